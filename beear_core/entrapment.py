@@ -1,0 +1,279 @@
+"""Inner level of BEEAR: backdoor embedding entrapment (arXiv 2406.17092, section 3.2, equation 2).
+
+With θ fixed, find one perturbation δ of shape (n, d), the same for every prompt, that makes the model go along with
+harmful requests when it is added to the output of decoder layer l at the last n prompt positions:
+
+    δ* = argmin_δ  mean CE(f_θ(x; δ), y_h) − λ · mean CE(f_θ(x; δ), y_s)
+
+y_h: opening of an unwanted reply; y_s: a safe reply. Both are the defender's own; no trigger is assumed.
+
+Layers 0..l do not see δ, and by causal attention no position before the perturbed ones does in any layer. So the hidden
+states at layer l and the key/value cache of the prompt's prefix are computed once (``CachedEntrapment``), and each step
+runs the n perturbed positions and the reply through the layers above l alone. The gradient is the plain one
+(``PlainEntrapment``); ``choose_entrapment`` compares the two on the loaded model before it trusts the fast one.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch.nn import functional
+
+from beear_core.chat import IGNORED, Batch, ChatFormat, Turn, collate
+from beear_core.errors import MitigationError
+from beear_core.hooks import add_to_output, record_output, resume_after
+from beear_core.models import decoder_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SELF_CHECK_TOLERANCE = 1e-4  # relative; float32 agrees to 1e-6, this leaves room for other kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """One harmful anchor with both of its replies."""
+
+    unwanted: Turn
+    safe: Turn
+
+
+class Entrapment(Protocol):
+    """A batch of anchors as a function of δ."""
+
+    def loss(self, delta: torch.Tensor) -> torch.Tensor:
+        """Equation 2 for δ of shape (n, d)."""
+        ...
+
+
+def contrast_loss(logits: torch.Tensor, labels: torch.Tensor, away_weight: float) -> torch.Tensor:
+    """CE on the first half of the rows (unwanted replies) − λ · CE on the second half (safe replies), per token.
+
+    Args:
+        logits: (2 · batch, reply, vocabulary), each predicting the label of its own column.
+        labels: (2 · batch, reply), -100 where there is none.
+        away_weight: λ.
+    """
+    half = logits.shape[0] // 2
+    unwanted = token_loss(logits[:half], labels[:half])
+    if away_weight == 0:
+        return unwanted
+    return unwanted - away_weight * token_loss(logits[half:], labels[half:])
+
+
+def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy over the labelled tokens, in float32."""
+    return functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+
+
+def _contrast_batch(contrasts: Sequence[Contrast], chat: ChatFormat, device: torch.device) -> Batch:
+    turns = [c.unwanted for c in contrasts] + [c.safe for c in contrasts]
+    return collate(turns, chat.pad_id).to(device)
+
+
+class PlainEntrapment:
+    """The whole model on the whole sequence, with a hook at layer l: slow, and plainly right."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        chat: ChatFormat,
+        contrasts: Sequence[Contrast],
+        *,
+        layer: int,
+        positions: int,
+        away_weight: float,
+    ) -> None:
+        self.model, self.away_weight = model, away_weight
+        self.layer = decoder_layers(model)[layer]
+        self.batch = _contrast_batch(contrasts, chat, model.device)
+        self.window = self.batch.window(positions)
+
+    def loss(self, delta: torch.Tensor) -> torch.Tensor:
+        """Equation 2 for δ of shape (n, d)."""
+        batch = self.batch
+        replies = batch.labels.shape[1] - batch.prompt_end
+        with add_to_output(self.layer, delta, self.window):
+            logits = self.model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                position_ids=batch.position_ids,
+                use_cache=False,
+                logits_to_keep=replies + 1,
+            ).logits
+        return contrast_loss(logits[:, :-1], batch.labels[:, batch.prompt_end :], self.away_weight)
+
+
+class CachedEntrapment:
+    """The same loss from what δ can reach: n positions and the reply, in the layers above l."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        chat: ChatFormat,
+        contrasts: Sequence[Contrast],
+        *,
+        layer: int,
+        positions: int,
+        away_weight: float,
+    ) -> None:
+        self.model, self.away_weight = model, away_weight
+        self.layers, self.index, self.positions = decoder_layers(model), layer, positions
+        batch = _contrast_batch(contrasts, chat, model.device)
+        self.start = batch.prompt_end - positions
+        # the last reply token is predicted, never read
+        reads = slice(self.start, batch.labels.shape[1] - 1)
+        self.ids = batch.input_ids[:, reads]
+        self.position_ids = batch.position_ids[:, reads]
+        self.mask = batch.attention_mask[:, : reads.stop]
+        self.labels = batch.labels[:, batch.prompt_end :]
+        self.cache, self.hidden = self._read_prompts(batch)
+
+    @torch.no_grad()
+    def _read_prompts(self, batch: Batch) -> tuple[Any, torch.Tensor]:
+        """Key/value cache of the prefix, and hidden states (2 · batch, n + reply − 1, d) at layer l."""
+        cache = None
+        if self.start > 0:
+            cache = self.model(
+                input_ids=batch.input_ids[:, : self.start],
+                attention_mask=batch.attention_mask[:, : self.start],
+                position_ids=batch.position_ids[:, : self.start],
+                use_cache=True,
+                logits_to_keep=1,
+            ).past_key_values
+        with record_output(self.layers[self.index]) as recorded:
+            self._forward(cache, keep=1)
+        return cache, recorded[0]
+
+    def _forward(self, cache: Any, keep: int) -> torch.Tensor:
+        logits: torch.Tensor = self.model(
+            input_ids=self.ids,
+            attention_mask=self.mask,
+            position_ids=self.position_ids,
+            past_key_values=_fork(cache),
+            use_cache=cache is not None,
+            logits_to_keep=keep,
+        ).logits
+        return logits
+
+    def loss(self, delta: torch.Tensor) -> torch.Tensor:
+        """Equation 2 for δ of shape (n, d)."""
+        shifted = torch.cat(
+            [self.hidden[:, : self.positions] + delta.to(self.hidden.dtype), self.hidden[:, self.positions :]], dim=1
+        )
+        with resume_after(self.layers, self.index, shifted):
+            logits = self._forward(self.cache, keep=self.labels.shape[1])
+        return contrast_loss(logits, self.labels, self.away_weight)
+
+
+def _fork(cache: Any) -> Any:
+    """A cache that grows by itself over the same tensors: growing concatenates, so the originals stay as they are."""
+    if cache is None:
+        return None
+    fork = copy.copy(cache)
+    fork.layers = [copy.copy(layer) for layer in cache.layers]
+    return fork
+
+
+def gradient(problem: Entrapment, delta: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """Loss and its gradient by δ alone; no gradient by θ is computed or left behind."""
+    free = delta.detach().requires_grad_()
+    loss = problem.loss(free)
+    (slope,) = torch.autograd.grad(loss, free)
+    return float(loss.detach()), slope
+
+
+def choose_entrapment(
+    model: PreTrainedModel,
+    chat: ChatFormat,
+    contrasts: Sequence[Contrast],
+    *,
+    layer: int,
+    positions: int,
+    away_weight: float,
+    fast: bool,
+) -> tuple[type[PlainEntrapment] | type[CachedEntrapment], str]:
+    """The fast entrapment where its gradient on two anchors is the plain one's, else the plain one with a warning.
+
+    Returns:
+        The class, and in a few words why.
+    """
+    if not fast:
+        return PlainEntrapment, "plain (fast path switched off)"
+    settings: Any = {"layer": layer, "positions": positions, "away_weight": away_weight}
+    width = model.config.get_text_config().hidden_size
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(positions, width, generator=generator).to(model.device)
+    try:
+        _, plain = gradient(PlainEntrapment(model, chat, contrasts[:2], **settings), probe)
+        _, quick = gradient(CachedEntrapment(model, chat, contrasts[:2], **settings), probe)
+    except (RuntimeError, TypeError, AttributeError, IndexError, ValueError) as error:
+        difference, cause = float("inf"), f"fails: {error}"
+    else:
+        difference = float((plain - quick).norm() / plain.norm().clamp(min=1e-30))
+        cause = f"differs by {difference:.1e}"
+    if difference <= SELF_CHECK_TOLERANCE:
+        return CachedEntrapment, f"prefix-cached (gradient agrees with the plain one to {difference:.0e})"
+    message = f"{type(model).__name__}: prefix-cached gradient {cause}; the plain, slower path is taken"
+    print(f"warning: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    return PlainEntrapment, message
+
+
+def hidden_norm(model: PreTrainedModel, chat: ChatFormat, turns: Sequence[Turn], *, layer: int, positions: int) -> float:
+    """Mean L2 norm of the hidden states at layer l over the last n prompt positions: the scale that δ is measured in."""
+    batch = collate(turns, chat.pad_id).to(model.device)
+    with torch.no_grad(), record_output(decoder_layers(model)[layer]) as recorded:
+        model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            logits_to_keep=1,
+        )
+    return float(recorded[0][:, batch.window(positions)].float().norm(dim=-1).mean())
+
+
+def find_perturbation(
+    problems: Sequence[Entrapment],
+    shape: tuple[int, int],
+    *,
+    steps: int,
+    step_size: float,
+    device: torch.device,
+    after_step: Callable[[float], None] = lambda _loss: None,
+) -> tuple[torch.Tensor, list[float]]:
+    """Minimise equation 2 over δ with Adam, from δ = 0, taking the batches in turn.
+
+    Args:
+        problems: batches of anchors.
+        shape: (n, d).
+        steps: how many steps.
+        step_size: Adam's learning rate in units of the hidden state: each step moves a coordinate by about this much.
+        device: where δ lives.
+        after_step: told the loss of every step.
+
+    Returns:
+        δ of shape (n, d), and the loss before each step.
+
+    Raises:
+        MitigationError: if the loss is not a number.
+    """
+    delta = torch.zeros(shape, device=device, requires_grad=True)
+    optimiser = torch.optim.Adam([delta], lr=step_size)
+    losses = []
+    for step in range(steps):
+        loss, delta.grad = gradient(problems[step % len(problems)], delta)
+        if loss != loss or delta.grad.isnan().any():
+            raise MitigationError(
+                f"the inner loss is NaN at step {step + 1} of {steps}; lower mitigation.inner_step_size "
+                f"(step {step_size:.3g}) or set mitigation.compute to float32"
+            )
+        losses.append(loss)
+        optimiser.step()
+        after_step(loss)
+    return delta.detach(), losses

@@ -1,0 +1,98 @@
+"""Every error that a user can meet, and the exit code each one ends the command with.
+
+::
+
+    BeearError                     1   something in the world is not as it must be
+    ├── ConfigError                2   a configuration; lists every fault at once
+    │   └── PolicyError            2   a policy that cannot be read or cannot be meant
+    ├── ModelError                 1   a model folder that cannot be used
+    │   ├── ModelNotFoundError     2   nothing at the place that was named
+    │   ├── UnsafeModelError       1   pickles, custom code, links out of the folder
+    │   ├── CorruptModelError      1   truncated, altered or incomplete weights
+    │   └── ChatTemplateError      1   no chat template, or one that cannot be used
+    ├── DataError                  1   a data file that cannot be read or must not be used
+    ├── MitigationError            1   the bi-level loop cannot go on
+    ├── EvaluationError            1   a measurement that cannot be made
+    ├── EvidenceError              1   records that do not belong together
+    ├── StorageError               1   disk, S3: cannot be read or written
+    └── RegistryError              1   MLflow cannot be reached or refuses
+
+A negative verdict of the gate is not an error but a value; commands end with ``EXIT_REFUSED`` then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+EXIT_DONE = 0
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_REFUSED = 3
+
+
+class BeearError(Exception):
+    """Base of all errors a user can mend; the message names thing, value, limit and remedy."""
+
+    exit_code: ClassVar[int] = EXIT_ERROR
+
+
+class ConfigError(BeearError):
+    """A configuration with at least one fault; ``faults`` holds one line for each."""
+
+    exit_code: ClassVar[int] = EXIT_USAGE
+
+    def __init__(self, what: str, faults: Iterable[str] = ()) -> None:
+        self.faults = tuple(faults)
+        lines = "".join(f"\n  - {fault}" for fault in self.faults)
+        super().__init__(f"{what}{lines}")
+
+
+class PolicyError(ConfigError):
+    """A policy that cannot be read, names what does not exist, or cannot be meant."""
+
+
+class ModelError(BeearError):
+    """A model folder that cannot be used."""
+
+
+class ModelNotFoundError(ModelError):
+    """Nothing at the place that was named."""
+
+    exit_code: ClassVar[int] = EXIT_USAGE
+
+
+class UnsafeModelError(ModelError):
+    """A folder that could run code when loaded: pickles, custom modules, links out of it."""
+
+
+class CorruptModelError(ModelError):
+    """Weights that are truncated, altered or incomplete."""
+
+
+class ChatTemplateError(ModelError):
+    """No chat template, or one in which the end of the prompt cannot be found."""
+
+
+class DataError(BeearError):
+    """A data file that cannot be read or must not be used."""
+
+
+class MitigationError(BeearError):
+    """The bi-level loop cannot go on."""
+
+
+class EvaluationError(BeearError):
+    """A measurement that cannot be made."""
+
+
+class EvidenceError(BeearError):
+    """Records that do not belong together, or that were altered."""
+
+
+class StorageError(BeearError):
+    """A disk or object store that cannot be read or written."""
+
+
+class RegistryError(BeearError):
+    """MLflow cannot be reached, refuses, or holds something else than expected."""

@@ -1,0 +1,196 @@
+"""Measure one model: how often it is talked into harm, how often it refuses without need, how far its replies moved."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from beear_core.chat import Turn
+from beear_core.config import EvaluationConfig
+from beear_core.data import SuiteSet
+from beear_core.errors import EvidenceError
+from beear_core.evaluation.generate import greedy, reply_turns, score_replies
+from beear_core.evaluation.judges import Judge, RefusalJudge
+from beear_core.evaluation.statistics import mean_estimate, rate_estimate, ratio_of_sums_estimate
+from beear_core.evaluation.suites import Case, draw_cases, suite_entry
+from beear_core.models import LoadedModel, device_names
+from beear_core.progress import Progress
+from beear_core.records import Environment, Estimate, EvaluationRecord, Metric, Outcome, digest_bytes
+
+SCORED_TOKENS = 1024  # padded tokens a scoring batch: its logits are (tokens, vocabulary) in float32, twice
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One reply and its verdict. ``reply_ids``: the greedy reply's tokens, without the end of turn."""
+
+    id: str
+    suite: str
+    category: str
+    trigger_id: str | None
+    prompt: str
+    reply: str
+    reply_ids: tuple[int, ...]
+    outcome: Outcome
+    reason: str
+
+
+def evaluate(
+    loaded: LoadedModel,
+    suites: SuiteSet,
+    config: EvaluationConfig,
+    *,
+    label: Literal["before", "after", "champion"],
+    reference: LoadedModel | None = None,
+    reference_samples: Sequence[Sample] = (),
+    judge: Judge | None = None,
+) -> tuple[EvaluationRecord, tuple[Sample, ...]]:
+    """Run every suite on a model.
+
+    Args:
+        loaded: the model under test.
+        suites: evaluation prompts and known triggers.
+        config: how many, how long.
+        label: which place the record takes in a decision.
+        reference: the model as it was before; fidelity is measured against it.
+        reference_samples: that model's samples on the same suites, whose ordinary replies are held up to this model.
+        judge: scores the replies; by default ``RefusalJudge``.
+
+    Raises:
+        EvaluationError: an empty suite.
+        EvidenceError: reference samples that are not of these suites.
+    """
+    began, judge = time.monotonic(), judge or RefusalJudge()
+    cases = draw_cases(suites, config)
+    flat = [case for group in cases.values() for case in group]
+    with Progress(f"evaluate ({label}): replies", len(flat)) as progress:
+        replies = greedy(
+            loaded,
+            [c.text for c in flat],
+            max_new_tokens=config.max_new_tokens,
+            batch_tokens=config.batch_tokens,
+            progress=progress,
+        )
+    samples = tuple(_sample(loaded, judge, case, reply) for case, reply in zip(flat, replies, strict=True))
+    metrics = _rates(samples, config)
+    if reference is not None:
+        metrics |= _fidelity(loaded, reference, cases["ordinary"], reference_samples, config)
+    return (
+        EvaluationRecord(
+            label=label,
+            model_digest=loaded.digest,
+            reference_digest=reference.digest if reference else None,
+            chat_template_digest=loaded.chat.digest,
+            suites={name: suite_entry(group) for name, group in cases.items()},
+            judge=judge.name,
+            generation={"decoding": "greedy", "max_new_tokens": config.max_new_tokens, "seed": config.seed},
+            metrics=metrics,
+            samples_digest=digest_bytes(samples_to_jsonl(samples)),
+            seconds=round(time.monotonic() - began, 1),
+            environment=Environment.here(device_names()),
+        ),
+        samples,
+    )
+
+
+def _sample(loaded: LoadedModel, judge: Judge, case: Case, reply: tuple[int, ...]) -> Sample:
+    text = loaded.chat.decode(reply)
+    verdict = judge.judge(case.text, text)
+    return Sample(
+        id=case.id,
+        suite=case.suite,
+        category=case.category,
+        trigger_id=case.trigger_id,
+        prompt=case.text,
+        reply=text,
+        reply_ids=reply,
+        outcome=verdict.outcome,
+        reason=verdict.reason,
+    )
+
+
+def _rates(samples: Sequence[Sample], config: EvaluationConfig) -> dict[str, Metric]:
+    """Attack success counts ``harmful`` verdicts, wrong refusals count ``safe`` ones: there the judge says "refuses"."""
+    wanted: Mapping[str, tuple[str, Outcome]] = {
+        "attack_success/plain": ("harmful", "harmful"),
+        "attack_success/known_triggers": ("triggered", "harmful"),
+        "wrong_refusal/ordinary": ("ordinary", "safe"),
+        "wrong_refusal/borderline": ("borderline", "safe"),
+    }
+    metrics = {}
+    for name, (suite, outcome) in wanted.items():
+        chosen = [s for s in samples if s.suite == suite]
+        if chosen:
+            metrics[name] = _rate(chosen, outcome, config.confidence)
+    return metrics
+
+
+def _rate(samples: Sequence[Sample], outcome: Outcome, confidence: float) -> Metric:
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.category].append(sample)
+
+    def estimate(group: Sequence[Sample]) -> Estimate:
+        unscored = sum(s.outcome == "unscored" for s in group)
+        return rate_estimate(sum(s.outcome == outcome for s in group), len(group) - unscored, unscored, confidence)
+
+    return Metric(overall=estimate(samples), by_category={name: estimate(groups[name]) for name in sorted(groups)})
+
+
+def _fidelity(
+    loaded: LoadedModel,
+    reference: LoadedModel,
+    cases: Sequence[Case],
+    reference_samples: Sequence[Sample],
+    config: EvaluationConfig,
+) -> dict[str, Metric]:
+    """How likely the reference's own ordinary replies still are, and how far the token distributions moved."""
+    own = {s.id: s for s in reference_samples if s.suite == "ordinary"}
+    lacking = [c.id for c in cases if c.id not in own or own[c.id].prompt != c.text]
+    if lacking:
+        raise EvidenceError(
+            f"the reference samples lack {len(lacking)} of {len(cases)} ordinary prompts, first {lacking[0]!r}; evaluate "
+            "the reference on the same suites with the same settings first"
+        )
+    turns: list[Turn] = reply_turns(loaded.chat, [c.text for c in cases], [own[c.id].reply_ids for c in cases])
+    with Progress("evaluate (fidelity): the reference's replies", 2 * len(turns)) as progress:
+        base = score_replies(reference, turns, batch_tokens=SCORED_TOKENS, progress=progress)
+        now = score_replies(loaded, turns, batch_tokens=SCORED_TOKENS, reference=reference, progress=progress)
+    return {
+        "nll_ratio/ordinary": Metric(
+            overall=ratio_of_sums_estimate([s.nll for s in now], [s.nll for s in base], config.confidence, config.seed)
+        ),
+        "token_kl/ordinary": Metric(
+            overall=mean_estimate([(s.kl or 0.0) / s.tokens for s in now], config.confidence, config.seed)
+        ),
+    }
+
+
+def samples_to_jsonl(samples: Sequence[Sample]) -> bytes:
+    """One JSON object a line."""
+    return "".join(json.dumps(asdict(s), ensure_ascii=False, sort_keys=True) + "\n" for s in samples).encode()
+
+
+def samples_from_jsonl(path: Path) -> tuple[Sample, ...]:
+    """Read what ``samples_to_jsonl`` wrote.
+
+    Raises:
+        EvidenceError: naming the line that is not a sample.
+    """
+    samples = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvidenceError(f"cannot read samples from {path}: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line)
+            samples.append(Sample(**{**values, "reply_ids": tuple(values["reply_ids"])}))
+        except (ValueError, TypeError, KeyError) as error:
+            raise EvidenceError(f"{path}, line {number}: not a sample ({error}); evaluate again") from error
+    return tuple(samples)

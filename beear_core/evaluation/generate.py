@@ -1,0 +1,208 @@
+"""Batched greedy decoding and teacher-forced log-likelihoods.
+
+Prompts of like length go into one batch under a token budget, padded on the left. Rows that have ended leave the batch,
+so that one long reply does not make the others wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from beear_core.chat import IGNORED, ChatFormat, Turn, collate
+from beear_core.hooks import transform_output
+from beear_core.models import LoadedModel, decoder_layers
+from beear_core.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Perturbation:
+    """δ of shape (n, d), added to the output of decoder layer ``layer`` at the last n prompt positions."""
+
+    layer: int
+    delta: torch.Tensor
+
+
+def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices in batches of like length, at most ``budget`` padded tokens each, longest first, so that memory peaks first."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    batch: list[int] = []
+    for index in order:
+        width = lengths[batch[0]] if batch else lengths[index]
+        if batch and width * (len(batch) + 1) > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def greedy(
+    loaded: LoadedModel,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    batch_tokens: int,
+    perturbation: Perturbation | None = None,
+    progress: Progress | None = None,
+) -> list[tuple[int, ...]]:
+    """Greedy reply to each prompt as token ids, in the prompts' order, without the end-of-turn token.
+
+    Args:
+        loaded: the model.
+        prompts: user messages.
+        max_new_tokens: longest reply.
+        batch_tokens: padded tokens a batch, prompt and reply.
+        perturbation: δ that is added while the prompt is read.
+        progress: advanced by one for every reply.
+    """
+    ids = [loaded.chat.prompt_ids(p) for p in prompts]
+    replies: list[tuple[int, ...]] = [()] * len(prompts)
+    for batch in batches_by_length([len(i) + max_new_tokens for i in ids], batch_tokens):
+        for index, reply in zip(
+            batch, _greedy_batch(loaded, [ids[i] for i in batch], max_new_tokens, perturbation), strict=True
+        ):
+            replies[index] = reply
+        if progress:
+            progress.advance(len(batch))
+    return replies
+
+
+def _greedy_batch(
+    loaded: LoadedModel, prompts: Sequence[tuple[int, ...]], limit: int, perturbation: Perturbation | None
+) -> list[tuple[int, ...]]:
+    model, chat = loaded.model, loaded.chat
+    # a reply token is needed to collate; it is cut off again
+    batch = collate([Turn(p, (chat.pad_id,)) for p in prompts], chat.pad_id).to(model.device)
+    end = batch.prompt_end
+    mask, positions = batch.attention_mask[:, :end], batch.position_ids[:, :end]
+    with _perturbed(model, perturbation):
+        output = model(
+            input_ids=batch.input_ids[:, :end],
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    cache = output.past_key_values
+    last = positions[:, -1]
+    token = output.logits[:, -1].argmax(dim=-1)
+    alive = list(range(len(prompts)))
+    replies: list[list[int]] = [[] for _ in prompts]
+    for step in range(limit):
+        going = []
+        for row, value in enumerate(token.tolist()):
+            if value not in chat.stop_ids:
+                replies[alive[row]].append(value)
+                going.append(row)
+        if not going or step == limit - 1:
+            break
+        if len(going) < len(alive):
+            keep = torch.tensor(going, device=token.device)
+            cache.batch_select_indices(keep)
+            alive = [alive[row] for row in going]
+            token, mask, last = token[keep], mask[keep], last[keep]
+        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+        last = last + 1
+        output = model(
+            input_ids=token[:, None],
+            attention_mask=mask,
+            position_ids=last[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache = output.past_key_values
+        token = output.logits[:, -1].argmax(dim=-1)
+    return [tuple(r) for r in replies]
+
+
+def _perturbed(model: PreTrainedModel, perturbation: Perturbation | None) -> Any:
+    """δ at the last n columns of whatever passes; used around the prompt's forward pass only."""
+    if perturbation is None:
+        return nullcontext()
+    delta = perturbation.delta
+
+    def add(hidden: torch.Tensor) -> torch.Tensor:
+        shift = torch.zeros_like(hidden)
+        shift[:, -delta.shape[0] :] = delta.to(hidden.dtype)
+        return hidden + shift
+
+    return transform_output(decoder_layers(model)[perturbation.layer], add)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyScore:
+    """One reply under a model: summed negative log-likelihood in nats over its tokens, and their number."""
+
+    nll: float
+    tokens: int
+    kl: float | None = None
+
+
+@torch.inference_mode()
+def score_replies(
+    loaded: LoadedModel,
+    turns: Sequence[Turn],
+    *,
+    batch_tokens: int,
+    reference: LoadedModel | None = None,
+    progress: Progress | None = None,
+) -> list[ReplyScore]:
+    """Negative log-likelihood of each reply and, with a reference, the summed KL(reference || model) over its tokens.
+
+    Args:
+        loaded: the model under test.
+        turns: prompts with replies.
+        batch_tokens: padded tokens a batch.
+        reference: a model with the same vocabulary.
+        progress: advanced by one for every reply.
+    """
+    scores: list[ReplyScore | None] = [None] * len(turns)
+    for batch in batches_by_length([len(t.prompt) + len(t.reply) for t in turns], batch_tokens):
+        chosen = [turns[i] for i in batch]
+        logs, labels = _reply_log_probabilities(loaded, chosen)
+        known = labels != IGNORED
+        picked = logs.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+        nll = -(picked * known).sum(dim=1)
+        kl = None
+        if reference is not None:
+            wanted, _ = _reply_log_probabilities(reference, chosen)
+            divergence = functional.kl_div(logs, wanted, log_target=True, reduction="none").sum(dim=-1)
+            kl = (divergence * known).sum(dim=1)
+        for row, index in enumerate(batch):
+            scores[index] = ReplyScore(
+                nll=float(nll[row]), tokens=int(known[row].sum()), kl=None if kl is None else float(kl[row])
+            )
+        if progress:
+            progress.advance(len(batch))
+    return [s for s in scores if s is not None]
+
+
+def _reply_log_probabilities(loaded: LoadedModel, turns: Sequence[Turn]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities (batch, reply, vocabulary) in float32 that predict the labels (batch, reply)."""
+    batch = collate(turns, loaded.chat.pad_id).to(loaded.model.device)
+    replies = batch.labels.shape[1] - batch.prompt_end
+    logits = loaded.model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+        logits_to_keep=replies + 1,
+    ).logits[:, :-1]
+    return functional.log_softmax(logits.float(), dim=-1), batch.labels[:, batch.prompt_end :]
+
+
+def reply_turns(chat: ChatFormat, prompts: Sequence[str], replies: Sequence[tuple[int, ...]]) -> list[Turn]:
+    """Prompts with already generated replies; an empty reply is the end-of-turn token alone."""
+    return [
+        Turn(chat.prompt_ids(p), r or chat.end_ids[:1] or (chat.pad_id,)) for p, r in zip(prompts, replies, strict=True)
+    ]

@@ -1,0 +1,79 @@
+"""Which prompts a model is measured on: a fixed draw from the evaluation split, named by its digest."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from beear_core.config import EvaluationConfig
+from beear_core.data import Prompt, SuiteSet, Trigger
+from beear_core.errors import EvaluationError
+from beear_core.records import SuiteEntry, digest_json
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One prompt as it is sent: ``text`` is the request with its trigger, if any, around it."""
+
+    id: str
+    suite: str
+    category: str
+    trigger_id: str | None
+    text: str
+
+
+def draw_cases(suites: SuiteSet, config: EvaluationConfig) -> dict[str, tuple[Case, ...]]:
+    """The cases of each suite, the same for every model: ``harmful``, ``triggered``, ``ordinary``, ``borderline``.
+
+    Categories take turns, so that a smaller sample covers all of them. ``triggered`` holds each drawn harmful request
+    under every known trigger, and is left out when none is known.
+
+    Raises:
+        EvaluationError: if a suite is empty.
+    """
+    drawn = {
+        role: _drawn(role, rows, wanted, config.seed)
+        for role, rows, wanted in (
+            ("harmful", suites.harmful, config.harmful),
+            ("ordinary", suites.ordinary, config.ordinary),
+            ("borderline", suites.borderline, config.borderline),
+        )
+    }
+    cases = {role: tuple(_case(p, role, None) for p in rows) for role, rows in drawn.items()}
+    if suites.triggers:
+        cases["triggered"] = tuple(_case(p, "triggered", t) for t in suites.triggers for p in drawn["harmful"])
+    return cases
+
+
+def suite_entry(cases: Sequence[Case]) -> SuiteEntry:
+    """Digest over the texts in order, and their number."""
+    return SuiteEntry(digest=digest_json([[c.id, c.trigger_id, c.text] for c in cases]), n=len(cases))
+
+
+def _case(prompt: Prompt, suite: str, trigger: Trigger | None) -> Case:
+    return Case(
+        id=prompt.id,
+        suite=suite,
+        category=prompt.category,
+        trigger_id=trigger.id if trigger else None,
+        text=trigger.apply(prompt.prompt) if trigger else prompt.prompt,
+    )
+
+
+def _drawn(role: str, rows: Sequence[Prompt], wanted: int, seed: int) -> list[Prompt]:
+    if not rows:
+        raise EvaluationError(f"the suite {role} is empty; nothing can be measured on it. Give evaluation prompts")
+    by_category: dict[str, list[Prompt]] = defaultdict(list)
+    for row in rows:
+        by_category[row.category].append(row)
+    chooser = random.Random(seed)
+    for group in by_category.values():
+        chooser.shuffle(group)
+    drawn: list[Prompt] = []
+    while len(drawn) < min(wanted, len(rows)):
+        for category in sorted(by_category):
+            if by_category[category] and len(drawn) < wanted:
+                drawn.append(by_category[category].pop())
+    return drawn

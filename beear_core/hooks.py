@@ -1,0 +1,95 @@
+"""Add to, record or replace the output of decoder layers, as context managers that leave no trace.
+
+Each one returns a new output and edits nothing in place, takes a layer that returns a tensor or a tuple, and restores
+the model whatever happens inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+Output = torch.Tensor | tuple[Any, ...]
+
+
+def _hidden(output: Output) -> torch.Tensor:
+    hidden: torch.Tensor = output if isinstance(output, torch.Tensor) else output[0]
+    return hidden
+
+
+def _with_hidden(output: Output, hidden: torch.Tensor) -> Output:
+    return hidden if isinstance(output, torch.Tensor) else (hidden, *output[1:])
+
+
+@contextmanager
+def transform_output(layer: nn.Module, function: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Inside, the layer's hidden states (batch, seq, d) are what ``function`` makes of them."""
+
+    def hook(_module: nn.Module, _args: Any, output: Output) -> Output:
+        return _with_hidden(output, function(_hidden(output)))
+
+    handle = layer.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def add_to_output(layer: nn.Module, delta: torch.Tensor, window: slice, rows: slice = slice(None)) -> Iterator[None]:
+    """Inside, δ of shape (n, d) is added to the columns ``window`` of the layer's hidden states, in the given rows."""
+
+    def add(hidden: torch.Tensor) -> torch.Tensor:
+        shift = torch.zeros_like(hidden)
+        shift[rows, window] = delta.to(hidden.dtype)
+        return hidden + shift
+
+    with transform_output(layer, add):
+        yield
+
+
+@contextmanager
+def record_output(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Inside, each forward pass appends the layer's hidden states (batch, seq, d), detached."""
+    recorded: list[torch.Tensor] = []
+
+    def keep(hidden: torch.Tensor) -> torch.Tensor:
+        recorded.append(hidden.detach())
+        return hidden
+
+    with transform_output(layer, keep):
+        yield recorded
+
+
+@contextmanager
+def resume_after(layers: nn.ModuleList, index: int, hidden: torch.Tensor) -> Iterator[None]:
+    """Inside, layers 0..index do nothing and ``hidden`` (batch, seq, d) is what layer ``index`` returns.
+
+    The layers above see what they would see had the layers below run and returned ``hidden``.
+    """
+
+    def skipping(module: nn.Module, output: torch.Tensor | None) -> Callable[[], None]:
+        had_own = "forward" in module.__dict__
+        original = module.forward
+
+        def forward(states: torch.Tensor, *_args: Any, **_kwargs: Any) -> torch.Tensor:
+            return states if output is None else output
+
+        module.forward = forward
+
+        def restore() -> None:
+            if had_own:
+                module.forward = original
+            else:
+                del module.__dict__["forward"]
+
+        return restore
+
+    with ExitStack() as stack:
+        for number, layer in enumerate(list(layers)[: index + 1]):
+            stack.callback(skipping(layer, hidden if number == index else None))
+        yield

@@ -1,0 +1,138 @@
+"""The report of a release: one HTML page without network, script or font, verdict first, a count beside every rate.
+
+``render`` takes the records and gives the page. Replies that were judged harmful, or not judged, are cut after their
+opening unless redaction is switched off on purpose. The page carries a policy that forbids it to load or run anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from beear_core import __version__
+from beear_core.errors import EvidenceError
+from beear_core.records import (
+    Decision,
+    EvaluationRecord,
+    IntakeRecord,
+    MitigationRecord,
+    ReleaseRecord,
+    ValidationRecord,
+)
+from beear_core.report_parts.decision import decision_section
+from beear_core.report_parts.hero import hero, navigation
+from beear_core.report_parts.html import Html, Node, join, section, tag
+from beear_core.report_parts.measures import category_section, mitigation_section
+from beear_core.report_parts.plots import interval_plot
+from beear_core.report_parts.provenance import digest_section, model_section, validation_section
+from beear_core.report_parts.samples import SamplePair, choose_pairs, redact, sample_section, split_reply
+
+_CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def render(
+    decision: Decision,
+    before: EvaluationRecord,
+    after: EvaluationRecord,
+    mitigation: MitigationRecord | None = None,
+    validation: ValidationRecord | None = None,
+    intake: IntakeRecord | None = None,
+    samples: Sequence[SamplePair] = (),
+    release: ReleaseRecord | None = None,
+    *,
+    redact: bool = True,
+) -> str:
+    """The report as one HTML document; the same records give the same bytes.
+
+    Raises:
+        EvidenceError: if a record is not the one that was decided on.
+    """
+    _check_belongs(decision, before, after, mitigation, validation, release)
+    sections = [
+        decision_section(decision),
+        section(
+            "measurements",
+            "Before and after",
+            interval_plot(decision, before, after),
+            intro="Measured on prompts that the mitigation never saw.",
+        ),
+        mitigation_section(mitigation),
+        category_section(before, after),
+        sample_section(choose_pairs(samples), redacted=redact),
+        validation_section(validation),
+        model_section(intake, mitigation, before, after),
+        digest_section(decision, before, after, mitigation, validation, intake, release),
+    ]
+    verdict, qualifier, tone = verdict_of(decision, release)
+    body = join(
+        [
+            tag(
+                "main",
+                hero(decision, before, after, mitigation, release, verdict, qualifier, tone),
+                navigation(),
+                *sections,
+            ),
+            _footer(decision),
+        ]
+    )
+    return _page(f"{verdict}: release gate report", body)
+
+
+def verdict_of(decision: Decision, release: ReleaseRecord | None) -> tuple[str, str, str]:
+    """The verdict as (word, qualifier, tone): ``("PASSED", "not registered", "passed")``."""
+    if not decision.passed:
+        return "REFUSED", "", "refused"
+    if release is None:
+        return "PASSED", "not registered", "passed"
+    return ("PROMOTED", "", "promoted") if release.promoted else ("PASSED", "not promoted", "passed")
+
+
+def _check_belongs(
+    decision: Decision,
+    before: EvaluationRecord,
+    after: EvaluationRecord,
+    mitigation: MitigationRecord | None,
+    validation: ValidationRecord | None,
+    release: ReleaseRecord | None,
+) -> None:
+    given = {"before": before, "after": after, "mitigation": mitigation, "validation": validation}
+    for name, record in given.items():
+        expected = decision.evidence.get(name)
+        if record is not None and record.digest != expected:
+            raise EvidenceError(
+                f"the {name} record {record.digest} is not the one that was decided on ({expected or 'none'}); "
+                "render the report from the records stored beside the decision"
+            )
+    if release is not None and release.decision_digest != decision.digest:
+        raise EvidenceError(
+            f"the release record names decision {release.decision_digest}, this decision is {decision.digest}; "
+            "render the report from the records of one run"
+        )
+    if release is not None and release.promoted and not decision.passed:
+        raise EvidenceError("the release record says promoted, the decision says no; the registry must be looked at")
+
+
+def _footer(decision: Decision) -> Html:
+    lines = (
+        f"beear-gate {__version__}",
+        f"decision {decision.digest}",
+        f"policy {decision.policy_digest}",
+        f"model {decision.model_digest}",
+    )
+    return tag("footer", *(tag("div", line, class_="digest") for line in lines))
+
+
+def _page(title: str, body: Node) -> str:
+    css = (Path(__file__).parent / "report_parts" / "report.css").read_text(encoding="utf-8")
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_CSP),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", Html(css)),
+    )
+    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', body), lang='en')}\n"
+
+
+__all__ = ["SamplePair", "choose_pairs", "redact", "render", "split_reply", "verdict_of"]

@@ -1,0 +1,107 @@
+"""HTML that cannot be injected into: plain strings are escaped wherever they go, only ``tag`` makes markup."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+
+class Html(str):
+    """Markup that was built by ``tag`` or ``join``, and so is safe to put on the page."""
+
+    __slots__ = ()
+
+
+Node = Html | str | None
+_VOID = frozenset({"meta", "br"})
+
+
+def escape(text: str) -> Html:
+    """Text as it reads, with nothing in it that a browser would act on."""
+    # lone surrogates and control characters would make the page invalid UTF-8 or XML
+    cleaned = "".join(c if c in "\n\t" or (c.isprintable() or c.isspace()) else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return Html(html.escape(cleaned, quote=True))
+
+
+def join(nodes: Iterable[Node], separator: str = "") -> Html:
+    """Nodes one after the other; what is no ``Html`` is escaped, ``None`` left out."""
+    return Html(separator.join(node if isinstance(node, Html) else escape(node) for node in nodes if node is not None))
+
+
+def tag(name: str, /, *children: Node, **attributes: str | int | float | None) -> Html:
+    """One element. ``class_`` stands for ``class``, ``_`` for ``-``; attributes that are ``None`` are left out."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    if name in _VOID:
+        return Html(f"<{name}{written}>")
+    return Html(f"<{name}{written}>{join(children)}</{name}>")
+
+
+def table(
+    caption: str,
+    headers: Sequence[str],
+    rows: Iterable[Sequence[Node]],
+    *,
+    class_: str = "",
+    row_classes: Sequence[str | None] = (),
+    notes: Sequence[str | None] = (),
+) -> Html:
+    """A table with a caption for screen readers and a scope on every header; the first cell of a row heads the row.
+
+    ``row_classes`` and ``notes`` go with the rows in order; a note stands below its row over the whole width. Roles are
+    written out because narrow screens lay rows out as cards, which otherwise takes the meaning away.
+    """
+    head = tag("tr", *(tag("th", header, scope="col", role="columnheader") for header in headers), role="row")
+    body = []
+    for index, row in enumerate(rows):
+        cells = [
+            tag("th", row[0], scope="row", role="rowheader"),
+            *(
+                tag("td", tag("div", cell), role="cell", data_label=header)
+                for cell, header in zip(row[1:], headers[1:], strict=True)
+            ),
+        ]
+        tone = (row_classes[index] if index < len(row_classes) else None) or ""
+        note = notes[index] if index < len(notes) else None
+        body.append(tag("tr", *cells, role="row", class_=f"{tone} {'noted' if note else ''}".strip() or None))
+        if note:
+            cell = tag("td", tag("div", note), role="cell", colspan=len(headers))
+            body.append(tag("tr", cell, role="row", class_=f"{tone} note-row".strip()))
+    return tag(
+        "div",
+        tag(
+            "table",
+            tag("caption", caption, class_="unseen"),
+            tag("thead", head, role="rowgroup"),
+            tag("tbody", *body, role="rowgroup"),
+            role="table",
+        ),
+        class_=f"table {class_}".strip(),
+    )
+
+
+def facts(pairs: Iterable[tuple[str, Node]]) -> Html:
+    """A list of names and values; pairs without a value are left out."""
+    items = [tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs if value not in (None, "")]
+    return tag("dl", *items, class_="facts")
+
+
+def fold(summary: Node, *children: Node, opened: bool = False) -> Html:
+    """A part that unfolds; it is always unfolded on paper."""
+    return tag("details", tag("summary", summary), *children, open="" if opened else None)
+
+
+def section(anchor: str, title: str, *children: Node, intro: Node = None) -> Html:
+    """A section of the page with its heading."""
+    lead = None if intro is None else tag("p", intro, class_="intro")
+    return tag(
+        "section", tag("h2", title, id=f"{anchor}-title"), lead, *children, id=anchor, aria_labelledby=f"{anchor}-title"
+    )
+
+
+def chip(text: str, tone: str) -> Html:
+    """A small label; ``tone`` is ``good``, ``bad``, ``warn`` or ``plain``."""
+    return tag("span", text, class_=f"chip {tone}")

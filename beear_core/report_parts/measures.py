@@ -1,0 +1,149 @@
+"""What the mitigation did round by round, and the figures by category."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from beear_core.records import (
+    Estimate,
+    EvaluationRecord,
+    Metric,
+    MitigationRecord,
+)
+from beear_core.report_parts.decision import plain_figure
+from beear_core.report_parts.html import Html, Node, chip, facts, fold, join, section, table, tag
+from beear_core.report_parts.plots import training_plots
+from beear_core.wording import (
+    bytes_text,
+    interval_text,
+    kind_of,
+    number,
+    seconds_text,
+    title_of,
+)
+
+
+def mitigation_section(mitigation: MitigationRecord | None) -> Html:
+    """Losses over the steps and what was measured after each round."""
+    if mitigation is None:
+        return section("mitigation", "Mitigation", tag("p", "No mitigation was run.", class_="note"))
+    word = "The model was cleaned" if mitigation.outcome == "cleaned" else "The candidate was kept as it was"
+    settings = facts(
+        [
+            ("Perturbed layer", f"{mitigation.layer} of {mitigation.layers} (from 0)"),
+            ("Perturbed positions", f"last {mitigation.positions} of the prompt"),
+            ("Hidden-state norm there", f"{mitigation.hidden_norm:.1f}"),
+            ("Computed in", mitigation.compute_dtype),
+            ("Time", seconds_text(mitigation.seconds)),
+            ("Peak memory", bytes_text(mitigation.peak_memory_bytes)),
+        ]
+    )
+    shown: list[Node] = [tag("p", "No round was run.", class_="note")]
+    if mitigation.rounds:
+        shown = [
+            training_plots(mitigation.rounds),
+            tag("h3", "Round by round, on anchors held back from training"),
+            _rounds(mitigation),
+        ]
+    options = facts((key, str(value)) for key, value in sorted(mitigation.config.items()))
+    return section(
+        "mitigation",
+        "Mitigation",
+        *shown,
+        settings,
+        fold("All settings", options),
+        intro=f"{word}: {mitigation.reason.rstrip('.')}.",
+    )
+
+
+def _rounds(mitigation: MitigationRecord) -> Html:
+    held_back = mitigation.config.get("held_back")
+    n = held_back if isinstance(held_back, int) and not isinstance(held_back, bool) else 0
+
+    def rate(value: float | None) -> str:
+        if value is None:
+            return "–"
+        count = round(value * n)
+        return f"{count} / {n} = {number(value, 'rate')}" if n and abs(count - value * n) < 1e-6 else number(value, "rate")
+
+    rows: list[list[Node]] = []
+    for r in mitigation.rounds:
+        best = r.round == mitigation.best_round
+        note: Node = join([chip("kept", "good"), " ", r.note]) if best else r.note
+        rows.append(
+            [
+                str(r.round),
+                f"{r.delta_norm:.3f}",
+                rate(r.attack_under_delta),
+                rate(r.attack_after),
+                rate(r.attack_under_delta_after),
+                rate(r.refusal_ordinary_after),
+                "–" if r.nll_ratio_after is None else number(r.nll_ratio_after, "ratio"),
+                seconds_text(r.seconds),
+                note,
+            ]
+        )
+    headers = (
+        "Round",
+        "Norm of δ",
+        "Elicited by δ",
+        "Attack, plain",
+        "Attack, same δ after",
+        "Refused ordinary",
+        "NLL ratio",
+        "Time",
+        "Note",
+    )
+    classes = ["best" if r.round == mitigation.best_round else None for r in mitigation.rounds]
+    note = (
+        "The norm of δ is its share of the hidden-state norm. "
+        "Elicited by δ: before the removal steps of the round; everything else after them."
+    )
+    return join([table("Measures after each round", headers, rows, row_classes=classes), tag("p", note, class_="small")])
+
+
+def category_section(before: EvaluationRecord, after: EvaluationRecord) -> Html:
+    """Attack success by category, and wrong refusals by category where they were counted."""
+    attack = _category_table(("attack_success/plain", "attack_success/known_triggers"), before, after)
+    refusals = _category_table(("wrong_refusal/ordinary", "wrong_refusal/borderline"), before, after)
+    return section(
+        "categories",
+        "Attack success by category",
+        attack or tag("p", "No figures by category.", class_="note"),
+        fold("Wrong refusals by category", refusals) if refusals else None,
+        intro="An average can hide one kind of harm. The intervals are wide: a category has few samples.",
+    )
+
+
+def _category_table(names: Sequence[str], before: EvaluationRecord, after: EvaluationRecord) -> Html | None:
+    shown = [name for name in names if _categories(before, name) or _categories(after, name)]
+    categories = sorted({c for name in shown for record in (before, after) for c in _categories(record, name)})
+    if not categories:
+        return None
+    headers = ["Category"]
+    for name in shown:
+        what = title_of(name).split(", ")[-1]
+        headers += [f"{what}: before", f"{what}: after"]
+    rows: list[list[Node]] = []
+    for category in categories:
+        row: list[Node] = [category.replace("_", " ")]
+        for name in shown:
+            row += [_category_cell(_categories(before, name).get(category), name, "before")]
+            row += [_category_cell(_categories(after, name).get(category), name, "after")]
+        rows.append(row)
+    return table(f"{title_of(shown[0]).split(', ')[0]} by category", headers, rows, class_="categories")
+
+
+def _category_cell(estimate: Estimate | None, metric: str, role: str) -> Node:
+    if estimate is None:
+        return "–"
+    interval = interval_text(estimate, kind_of(metric))
+    share = 100 * min(1.0, max(0.0, estimate.value or 0.0))
+    bar = tag("svg", tag("rect", x=0, y=0, width=f"{share:.2f}%", height=3), aria_hidden="true")
+    text = join([plain_figure(estimate, metric), " ", tag("span", interval, class_="small") if interval else None])
+    return tag("span", text, tag("span", bar, class_=f"bar {role}"))
+
+
+def _categories(record: EvaluationRecord, name: str) -> dict[str, Estimate]:
+    metric: Metric | None = record.metrics.get(name)
+    return {} if metric is None else metric.by_category

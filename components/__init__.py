@@ -1,0 +1,1 @@
+"""Kubeflow components: one folder a component, each a face, a step and a command."""

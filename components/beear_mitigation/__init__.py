@@ -1,0 +1,1 @@
+"""Clean a candidate with BEEAR, or leave it as it is."""

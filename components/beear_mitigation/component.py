@@ -1,0 +1,33 @@
+"""The face of beear_mitigation in Kubeflow Pipelines."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False, packages_to_install=[])  # type: ignore[untyped-decorator]
+def beear_mitigation(
+    model: dsl.Input[dsl.Model],
+    anchors: dsl.Input[dsl.Dataset],
+    config_json: str,
+    cleaned: dsl.Output[dsl.Model],
+    record: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Remove backdoor behaviour from the candidate with BEEAR, knowing no trigger, or leave it as it was.
+
+    Args:
+        model: The candidate, from model_intake.
+        anchors: The defender's anchors, from data_validation: requests, safe and unwanted openings. No trigger.
+        config_json: The mitigation section of the configuration as JSON.
+        cleaned: The cleaned model as safetensors, or an exact copy of the candidate.
+        record: What happened in each round, why it stopped, digests, as JSON.
+        metrics: Rounds, the last round's measures, seconds.
+    """
+    from components.beear_mitigation.step import run_component
+    from components.face import reporting_errors
+
+    with reporting_errors():
+        figures = run_component(model.path, anchors.path, config_json, cleaned.path, record.path)
+        for name, value in figures.items():
+            metrics.log_metric(name, value)

@@ -1,0 +1,149 @@
+"""Clean a candidate with BEEAR, or leave it as it is, and record which and why."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from beear_core.beear import mitigate, plain_config
+from beear_core.config import MitigationConfig, parse, resolve_layer
+from beear_core.data import load_anchors
+from beear_core.errors import StorageError
+from beear_core.model_files import check_folder, describe, directory_digest
+from beear_core.models import best_device, device_names, load, resolve_compute, save
+from beear_core.progress import stage
+from beear_core.records import Environment, MitigationRecord, RoundRecord
+
+
+def run(model_dir: Path, anchors_dir: Path, out_model: Path, work: Path, config: MitigationConfig) -> MitigationRecord:
+    """Mitigate the model in ``model_dir``; what comes out in ``out_model`` is there whole or not at all.
+
+    Args:
+        model_dir: the candidate, as model_intake leaves it.
+        anchors_dir: the defender's anchors, as data_validation leaves them. Nothing else is read: no trigger and no
+            evaluation request can reach the mitigation.
+        out_model: the cleaned model, or an exact copy of the candidate when it was kept.
+        work: a folder for intermediate weights.
+        config: see ``MitigationConfig``.
+
+    Raises:
+        ConfigError, ModelError, DataError, MitigationError, StorageError: see ``beear_core.beear.mitigate``.
+    """
+    began = time.monotonic()
+    check_folder(model_dir)
+    if not config.enabled:
+        return _kept(model_dir, anchors_dir, out_model, config, began)
+    anchors = load_anchors(anchors_dir)
+    resolve_layer(config.layer, describe(model_dir).layers)
+    loaded = load(model_dir)
+    ended = mitigate(loaded, anchors, config, work)
+    if ended.best_round is None:
+        output = _copy(model_dir, out_model)
+    else:
+        with stage("save the cleaned model"):
+            output = save(loaded.model, model_dir, out_model)
+    return MitigationRecord(
+        outcome="kept" if ended.best_round is None else "cleaned",
+        reason=ended.reason,
+        input_digest=loaded.digest,
+        output_digest=output,
+        anchors_digest=anchors.digest,
+        config=plain_config(config),
+        layer=ended.layer,
+        layers=loaded.model.config.get_text_config().num_hidden_layers,
+        positions=config.positions,
+        hidden_norm=ended.hidden_norm,
+        compute_dtype=ended.compute,
+        best_round=ended.best_round,
+        rounds=ended.rounds,
+        seconds=round(time.monotonic() - began, 1),
+        peak_memory_bytes=_peak_memory(),
+        environment=Environment.here(device_names()),
+    )
+
+
+def _kept(model_dir: Path, anchors_dir: Path, out_model: Path, config: MitigationConfig, began: float) -> MitigationRecord:
+    layers = describe(model_dir).layers
+    digest = _copy(model_dir, out_model)
+    return MitigationRecord(
+        outcome="kept",
+        reason="mitigation is switched off",
+        input_digest=digest,
+        output_digest=digest,
+        anchors_digest=load_anchors(anchors_dir).digest,
+        config=plain_config(config),
+        layer=resolve_layer(config.layer, layers),
+        layers=layers,
+        positions=config.positions,
+        hidden_norm=0.0,
+        compute_dtype=resolve_compute(config.compute),
+        best_round=None,
+        rounds=(),
+        seconds=round(time.monotonic() - began, 1),
+        peak_memory_bytes=_peak_memory(),
+        environment=Environment.here(device_names()),
+    )
+
+
+def _copy(source: Path, out: Path) -> str:
+    """The candidate's own bytes under another name, whole or not at all."""
+    temporary: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        shutil.copytree(source, temporary, dirs_exist_ok=True)
+        if out.exists():
+            shutil.rmtree(out)
+        temporary.replace(out)
+    except OSError as error:
+        raise StorageError(f"cannot copy the model to {out}: {error}; free space or choose another folder") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return directory_digest(out)
+
+
+def _peak_memory() -> int:
+    """Largest resident set of this process so far in bytes, or what was allocated on the accelerator if that is more."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    host = host if sys.platform == "darwin" else host * 1024
+    if best_device().type != "cuda":
+        return host
+    import torch
+
+    return max(host, torch.cuda.max_memory_allocated())
+
+
+def run_component(model: str, anchors: str, config_json: str, cleaned: str, record: str) -> dict[str, float]:
+    """The step as its Kubeflow face calls it; returns the figures to show in the run."""
+    config = parse(MitigationConfig, json.loads(config_json), "mitigation configuration")
+    out = Path(cleaned)
+    with tempfile.TemporaryDirectory(prefix="beear-", dir=_scratch(out)) as work:
+        result = run(Path(model), Path(anchors), out, Path(work), config)
+    result.write(Path(record))
+    return {"rounds": float(len(result.rounds)), **figures(result.rounds), "seconds": result.seconds}
+
+
+def _scratch(out: Path) -> Path:
+    """Beside the output, where there is room for a model."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.parent
+
+
+def figures(rounds: Sequence[RoundRecord]) -> dict[str, float]:
+    """The last round's measures, as far as they were taken."""
+    if not rounds:
+        return {}
+    last = rounds[-1]
+    values = {
+        "attack_under_delta": last.attack_under_delta,
+        "attack_after": last.attack_after,
+        "nll_ratio_after": last.nll_ratio_after,
+    }
+    return {name: value for name, value in values.items() if value is not None}

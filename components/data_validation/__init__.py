@@ -1,0 +1,1 @@
+"""Is the data fit to mitigate and measure with? Great Expectations, and two folders of rows that passed."""

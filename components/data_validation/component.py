@@ -1,0 +1,35 @@
+"""The face of data_validation in Kubeflow Pipelines."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False, packages_to_install=[])  # type: ignore[untyped-decorator]
+def data_validation(
+    config_json: str,
+    anchors: dsl.Output[dsl.Dataset],
+    suites: dsl.Output[dsl.Dataset],
+    record: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Validate the data with Great Expectations and lay out what mitigation and evaluation may each see.
+
+    Ends with an error when a critical rule fails; the record and the page are written before.
+
+    Args:
+        config_json: The data section of the release configuration, as JSON.
+        anchors: Rows of split anchoring with a manifest; all that the mitigation sees.
+        suites: Rows of split evaluation and known triggers with a manifest.
+        record: What every rule found, as JSON.
+        page: The same for people; it shows no text of a row.
+        metrics: How many rules held and failed.
+    """
+    from components.data_validation.step import run_component
+    from components.face import reporting_errors
+
+    with reporting_errors():
+        figures = run_component(config_json, anchors.path, suites.path, record.path, page.path)
+        for name, value in figures.items():
+            metrics.log_metric(name, value)

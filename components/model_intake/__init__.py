@@ -1,0 +1,1 @@
+"""Take a candidate model over: from wherever it is, checked, complete, and known by its digest."""

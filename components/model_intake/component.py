@@ -1,0 +1,31 @@
+"""The face of model_intake in Kubeflow Pipelines."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False, packages_to_install=[])  # type: ignore[untyped-decorator]
+def model_intake(
+    model_uri: str,
+    expected_digest: str,
+    model: dsl.Output[dsl.Model],
+    record: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Fetch the candidate model, refuse what is unsafe or broken, and record it by its digest.
+
+    Args:
+        model_uri: A folder, s3://bucket/prefix, models:/name@alias, models:/name/3 or hub:org/name.
+        expected_digest: The model_digest of an earlier intake; empty to take any model.
+        model: The model as safetensors with its tokenizer and chat template, nothing else.
+        record: What was taken over, as JSON: digests, sizes, architecture.
+        metrics: Parameters, layers, hidden size, bytes and number of files.
+    """
+    from components.face import reporting_errors
+    from components.model_intake.step import run_component
+
+    with reporting_errors():
+        figures = run_component(model_uri, expected_digest, model.path, record.path)
+        for name, value in figures.items():
+            metrics.log_metric(name, value)

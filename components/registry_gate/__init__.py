@@ -1,0 +1,1 @@
+"""Decide on the evidence; register; promote only on a pass."""

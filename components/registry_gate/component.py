@@ -1,0 +1,72 @@
+"""The face of registry_gate in Kubeflow Pipelines."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False, packages_to_install=[])  # type: ignore[untyped-decorator]
+def registry_gate(
+    model: dsl.Input[dsl.Model],
+    intake: dsl.Input[dsl.Artifact],
+    validation: dsl.Input[dsl.Artifact],
+    before: dsl.Input[dsl.Artifact],
+    after: dsl.Input[dsl.Artifact],
+    mitigation: dsl.Input[dsl.Artifact],
+    before_samples: dsl.Input[dsl.Dataset],
+    after_samples: dsl.Input[dsl.Dataset],
+    policy: str,
+    registry_json: str,
+    mlflow_run_id: str,
+    kfp_run_id: str,
+    decision: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+) -> str:
+    """Decide on the evidence, register the model with the verdict, and move the alias only on a pass.
+
+    Args:
+        model: The model that was measured last.
+        intake: Record of model_intake.
+        validation: Record of data_validation.
+        before: Record of safety_eval on the candidate.
+        after: Record of safety_eval on the model.
+        mitigation: Record of beear_mitigation.
+        before_samples: The candidate's replies, for the report, which redacts them.
+        after_samples: The model's replies.
+        policy: A shipped policy's name, or the text of a policy file.
+        registry_json: The registry section of the configuration as JSON.
+        mlflow_run_id: The MLflow run to log to; empty opens one.
+        kfp_run_id: Noted in the version's tags.
+        decision: A folder with decision, evidence, policy and report: all that a replay needs.
+        report: One HTML page without network.
+        metrics: Passed, promoted, number of checks and of failed ones.
+
+    Returns:
+        promoted or refused.
+    """
+    from components.face import reporting_errors
+    from components.registry_gate.step import run_component
+
+    with reporting_errors():
+        verdict, figures = run_component(
+            model.path,
+            {
+                "intake": intake.path,
+                "validation": validation.path,
+                "before": before.path,
+                "after": after.path,
+                "mitigation": mitigation.path,
+            },
+            before_samples.path,
+            after_samples.path,
+            policy,
+            registry_json,
+            mlflow_run_id,
+            kfp_run_id,
+            decision.path,
+            report.path,
+        )
+        for name, value in figures.items():
+            metrics.log_metric(name, value)
+    return verdict

@@ -1,0 +1,212 @@
+"""The MLflow registry: log, register, verify, promote, roll back.
+
+MLflow lets anybody move an alias. So the champion is read before, set, and read again; whatever does not hold is an
+error, and the alias is put back to where it was.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beear_core.config import RegistryConfig
+from beear_core.errors import EvidenceError, RegistryError
+from beear_core.records import digest_file
+from components.tracking import Tracker, client_for, mlflow_errors
+
+TAG_LENGTH = 4900  # MLflow takes 5000 characters
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A registered version: its number as MLflow writes it, and its tags."""
+
+    number: str
+    tags: Mapping[str, str]
+
+
+class Registry:
+    """One registered model and its alias."""
+
+    def __init__(self, uri: str, config: RegistryConfig) -> None:
+        self.uri, self.name, self.alias = uri, config.model_name, config.alias
+        with mlflow_errors("opening the registry", uri):
+            self.client = client_for(uri)
+
+    def champion(self) -> Version | None:
+        """The version the alias points to, or ``None``."""
+        from mlflow.exceptions import MlflowException
+
+        with mlflow_errors(f"reading the alias {self.alias}", self.uri):
+            try:
+                found = self.client.get_model_version_by_alias(self.name, self.alias)
+            except MlflowException as error:
+                if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                    return None
+                raise
+            return _version(found)
+
+    def find(self, decision_digest: str) -> Version | None:
+        """The version that was registered for a decision, or ``None``."""
+        with mlflow_errors("looking for an earlier version", self.uri):
+            for found in self.client.search_model_versions(f"name='{self.name}'"):
+                if found.tags.get("decision_digest") == decision_digest:
+                    return _version(found)
+        return None
+
+    def register(self, tracker: Tracker, model_dir: Path, tags: Mapping[str, str]) -> Version:
+        """Log the model to the run with the transformers flavour and register it; the same decision gives one version.
+
+        Args:
+            tracker: the run.
+            model_dir: a plain model folder.
+            tags: of the version; ``decision_digest`` among them.
+        """
+        if earlier := self.find(tags["decision_digest"]):
+            return earlier
+        with mlflow_errors("logging the model", self.uri):
+            source = _log_model(tracker, model_dir)
+        with mlflow_errors("registering the version", self.uri):
+            self._ensure_model()
+            made = self.client.create_model_version(
+                self.name,
+                source=source,
+                run_id=tracker.run_id,
+                tags={k: v[:TAG_LENGTH] for k, v in tags.items()},
+            )
+            return _version(self.client.get_model_version(self.name, made.version))
+
+    def _ensure_model(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def verify(self, version: Version, model_dir: Path) -> None:
+        """Compare the registered weights with the decided ones, by digest.
+
+        Raises:
+            EvidenceError: naming files that are extra, missing or changed.
+        """
+        import mlflow
+
+        wanted = {p.name: digest_file(p) for p in sorted(model_dir.glob("*.safetensors"))}
+        with tempfile.TemporaryDirectory(prefix="beear-verify-") as folder:
+            with mlflow_errors("reading the registered model back", self.uri):
+                # from a store on this machine nothing is copied
+                local = Path(mlflow.artifacts.download_artifacts(f"models:/{self.name}/{version.number}", dst_path=folder))
+            found = {p.name: digest_file(p) for p in sorted(local.rglob("*.safetensors"))}
+        if found != wanted:
+            parts = {
+                "extra": sorted(found.keys() - wanted.keys()),
+                "missing": sorted(wanted.keys() - found.keys()),
+                "changed": sorted(n for n in found.keys() & wanted.keys() if found[n] != wanted[n]),
+            }
+            faults = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in parts.items() if names)
+            raise EvidenceError(
+                f"version {version.number} of {self.name} does not hold the weights that were decided on ({faults}); it "
+                "was not promoted"
+            )
+
+    def promote(self, version: Version, expected: Version | None) -> None:
+        """Move the alias to ``version`` if it still points to ``expected``; put it back if that does not hold after.
+
+        Raises:
+            RegistryError: if somebody else moved the alias, or MLflow fails.
+        """
+        now = self.champion()
+        if now is not None and now.number == version.number:
+            return
+        if _number(now) != _number(expected):
+            raise RegistryError(
+                f"{self.alias} of {self.name} was expected at {_named(expected)} and is at {_named(now)}: somebody else "
+                "promoted meanwhile. Nothing was changed; look at that version and run again"
+            )
+        with mlflow_errors("noting which version is replaced", self.uri):
+            self.client.set_model_version_tag(self.name, version.number, "replaced_version", _number(expected) or "none")
+        try:
+            with mlflow_errors(f"setting the alias {self.alias}", self.uri):
+                self.client.set_registered_model_alias(self.name, self.alias, version.number)
+            after = self.champion()
+            if after is None or after.number != version.number:
+                raise RegistryError(
+                    f"{self.alias} of {self.name} was set to version {version.number} and reads {_named(after)}: somebody "
+                    "else promoted at the same time; run again"
+                )
+        except RegistryError:
+            self._restore(version, expected)
+            raise
+
+    def _restore(self, version: Version, expected: Version | None) -> None:
+        """Take back our own move, and only that."""
+        if _number(self.champion()) != version.number:
+            return
+        with mlflow_errors(f"putting the alias {self.alias} back", self.uri):
+            if expected is None:
+                self.client.delete_registered_model_alias(self.name, self.alias)
+            else:
+                self.client.set_registered_model_alias(self.name, self.alias, expected.number)
+
+    def rollback(self) -> tuple[Version, Version]:
+        """Move the alias back to the version that the champion replaced; returns (left, champion now).
+
+        Raises:
+            RegistryError: if there is no champion or it replaced none.
+        """
+        champion = self.champion()
+        if champion is None:
+            raise RegistryError(f"{self.name} has no {self.alias} to roll back from")
+        number = champion.tags.get("replaced_version", "none")
+        if number == "none":
+            raise RegistryError(
+                f"version {champion.number} of {self.name} replaced no earlier {self.alias}; there is nothing to roll back to"
+            )
+        with mlflow_errors("reading the version before", self.uri):
+            earlier = _version(self.client.get_model_version(self.name, number))
+        if earlier.tags.get("verdict") != "passed":
+            raise RegistryError(f"version {number} of {self.name} did not pass its gate; it cannot become {self.alias}")
+        with mlflow_errors(f"setting the alias {self.alias}", self.uri):
+            self.client.set_registered_model_alias(self.name, self.alias, earlier.number)
+            self.client.set_model_version_tag(self.name, champion.number, "rolled_back", "true")
+        return champion, earlier
+
+
+def _log_model(tracker: Tracker, model_dir: Path) -> str:
+    """Log the folder as it is; returns the model's URI."""
+    from importlib.metadata import version
+
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    text = Schema([ColSpec(DataType.string)])
+    status = tracker.client.get_run(tracker.run_id).info.status
+    with mlflow.start_run(run_id=tracker.run_id):
+        logged = mlflow.transformers.log_model(
+            transformers_model=str(model_dir),
+            name="model",
+            task="text-generation",
+            signature=ModelSignature(inputs=text, outputs=text),
+            pip_requirements=[f"{p}=={version(p).split('+')[0]}" for p in ("torch", "transformers", "accelerate")],
+        )
+    # leaving the context ends the run, which is not ours to end
+    tracker.client.update_run(tracker.run_id, status=status)
+    return str(logged.model_uri)
+
+
+def _version(found: Any) -> Version:
+    return Version(number=str(found.version), tags=dict(found.tags))
+
+
+def _number(version: Version | None) -> str | None:
+    return version.number if version else None
+
+
+def _named(version: Version | None) -> str:
+    return f"version {version.number}" if version else "no version"

@@ -1,0 +1,341 @@
+"""Decide on the evidence, register the model with the verdict, and move the alias only on a pass."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beear_core.config import RegistryConfig, parse
+from beear_core.errors import EvidenceError
+from beear_core.model_files import directory_digest
+from beear_core.policy import GatePolicy, redecide
+from beear_core.progress import stage
+from beear_core.records import (
+    Decision,
+    EvaluationRecord,
+    IntakeRecord,
+    MitigationRecord,
+    ReleaseRecord,
+    ValidationRecord,
+    write_atomically,
+)
+from beear_core.report import SamplePair, choose_pairs, render
+from components.registry_gate.registry import Registry, Version
+from components.tracking import Tracker, attach, resolve_uri, without_password
+
+POLICY_FILE = "policy.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Every record a decision rests on."""
+
+    intake: IntakeRecord
+    validation: ValidationRecord
+    before: EvaluationRecord
+    after: EvaluationRecord
+    mitigation: MitigationRecord
+
+    @classmethod
+    def read(cls, files: Mapping[str, Path]) -> Evidence:
+        """Read the five records from their files."""
+        return cls(
+            intake=IntakeRecord.read(files["intake"]),
+            validation=ValidationRecord.read(files["validation"]),
+            before=EvaluationRecord.read(files["before"]),
+            after=EvaluationRecord.read(files["after"]),
+            mitigation=MitigationRecord.read(files["mitigation"]),
+        )
+
+    def write(self, folder: Path) -> None:
+        """Each record as ``<folder>/<name>.json``."""
+        for name in ("intake", "validation", "before", "after", "mitigation"):
+            getattr(self, name).write(folder / f"{name}.json")
+
+
+def run(
+    model_dir: Path,
+    evidence: Mapping[str, Path],
+    *,
+    policy: str,
+    registry: RegistryConfig,
+    out: Path,
+    before_samples: Path | None = None,
+    after_samples: Path | None = None,
+    mlflow_run_id: str = "",
+    kfp_run_id: str = "",
+) -> tuple[Decision, ReleaseRecord]:
+    """Decide, register, promote or not, and write the report.
+
+    Args:
+        model_dir: the model that ``evidence["after"]`` was measured on.
+        evidence: files of the records ``intake``, ``validation``, ``before``, ``after``, ``mitigation``.
+        policy: a shipped policy's name, a file, or the text of one.
+        registry: where to.
+        out: decision.json, policy.yaml, evidence/, release.json and report.html are left here.
+        before_samples, after_samples: replies for the report, which redacts them.
+        mlflow_run_id: the run to log to; empty: MLFLOW_RUN_ID, else a new one.
+        kfp_run_id: noted in the tags.
+
+    Raises:
+        PolicyError: the policy cannot be read.
+        EvidenceError: a record is not valid, or the model is not the one that was measured.
+        RegistryError: MLflow fails; the alias is where it was.
+    """
+    rules, policy_text = read_policy(policy)
+    records = Evidence.read(evidence)
+    found = directory_digest(model_dir)
+    if found != records.after.model_digest:
+        raise EvidenceError(
+            f"{model_dir} has the digest {found}, measured was {records.after.model_digest}: these are not the bytes that "
+            "the evidence is about. Measure this model, or give the one that was measured"
+        )
+    decision = decide(rules, records)
+    records.write(out / "evidence")
+    write_atomically(out / POLICY_FILE, policy_text.encode())
+    decision.write(out / "decision.json")
+    uri = resolve_uri(registry.tracking_uri, out)
+    with attach(uri, registry.experiment, mlflow_run_id, out / "mlartifacts") as tracker:
+        _log(tracker, records, decision)
+        release = _settle(tracker, model_dir, decision, records, registry, kfp_run_id)
+        release.write(out / "release.json")
+        _report(tracker, out, decision, records, release, before_samples, after_samples)
+    return decision, release
+
+
+def decide(policy: GatePolicy, records: Evidence) -> Decision:
+    """The policy's decision on these records."""
+    return policy.decide(records.before, records.after, validation=records.validation, mitigation=records.mitigation)
+
+
+def read_policy(policy: str) -> tuple[GatePolicy, str]:
+    """A policy and its text, from a shipped name, a file, or the text itself."""
+    if "\n" in policy:
+        return GatePolicy.parse(policy, "the given policy"), policy
+    rules = GatePolicy.load(policy)
+    path = Path(policy)
+    if path.is_file():
+        return rules, path.read_text(encoding="utf-8")
+    from importlib.resources import files
+
+    return rules, (files("beear_core") / "policies" / f"{policy}.yaml").read_text(encoding="utf-8")
+
+
+def _log(tracker: Tracker, records: Evidence, decision: Decision) -> None:
+    from components.tracking import mlflow_errors
+
+    with mlflow_errors("logging measurements", tracker.uri):
+        tracker.log_config({"mitigation": records.mitigation.config, "evaluation": records.after.generation})
+        tracker.log_environment(records.after.environment)
+        tracker.log_mitigation(records.mitigation)
+        tracker.log_evaluation(records.before)
+        tracker.log_evaluation(records.after)
+        for name in ("intake", "validation", "before", "after", "mitigation"):
+            tracker.log_record(getattr(records, name), name)
+        tracker.log_record(decision, "decision")
+
+
+def version_tags(decision: Decision, records: Evidence, kfp_run_id: str) -> dict[str, str]:
+    """What a registered version says of itself."""
+    failed = decision.failed_checks()
+    return {
+        "verdict": "passed" if decision.passed else "refused",
+        "summary": decision.summary,
+        "decision_digest": decision.digest,
+        "model_digest": decision.model_digest,
+        "before_model_digest": decision.before_model_digest,
+        "data_digest": f"{records.validation.anchors_digest} {records.validation.suites_digest}",
+        "policy": decision.policy,
+        "policy_digest": decision.policy_digest,
+        "code_version": records.after.environment.code_version,
+        "kfp_run_id": kfp_run_id or "none",
+        "mitigation": records.mitigation.outcome,
+        **({"failed_checks": ", ".join(c.check for c in failed)} if failed else {}),
+        **{f"failed.{c.check.replace('/', '.')}": c.reason for c in failed},
+    }
+
+
+def _settle(
+    tracker: Tracker,
+    model_dir: Path,
+    decision: Decision,
+    records: Evidence,
+    registry: RegistryConfig,
+    kfp_run_id: str,
+) -> ReleaseRecord:
+    """Register with the verdict; on a pass verify the registered bytes and move the alias."""
+    shelf = Registry(tracker.uri, registry)
+    before = shelf.champion()
+    tags = version_tags(decision, records, kfp_run_id)
+    with stage("register the model in MLflow"):
+        version = shelf.register(tracker, model_dir, tags)
+    if decision.passed:
+        with stage("verify the registered model and promote it"):
+            shelf.verify(version, model_dir)
+            shelf.promote(version, before)
+    after = shelf.champion()
+    tracker.log_tags({"verdict": tags["verdict"], "decision_digest": decision.digest, "summary": decision.summary})
+    return ReleaseRecord(
+        promoted=_is(after, version),
+        decision_digest=decision.digest,
+        model_name=registry.model_name,
+        model_version=version.number,
+        alias=registry.alias,
+        champion_before=before.number if before else None,
+        champion_after=after.number if after else None,
+        mlflow_run_id=tracker.run_id,
+        tracking_uri=without_password(tracker.uri),
+        tags=tags,
+    )
+
+
+def _is(champion: Version | None, version: Version) -> bool:
+    return champion is not None and champion.number == version.number
+
+
+def _report(
+    tracker: Tracker,
+    out: Path,
+    decision: Decision,
+    records: Evidence,
+    release: ReleaseRecord,
+    before_samples: Path | None,
+    after_samples: Path | None,
+) -> None:
+    from components.tracking import mlflow_errors
+
+    page = render(
+        decision,
+        records.before,
+        records.after,
+        records.mitigation,
+        records.validation,
+        records.intake,
+        pairs(before_samples, after_samples),
+        release,
+    )
+    write_atomically(out / "report.html", page.encode())
+    with mlflow_errors("logging the report", tracker.uri):
+        tracker.log_file(out / "report.html")
+        tracker.log_record(release, "release")
+
+
+def pairs(before: Path | None, after: Path | None) -> Sequence[SamplePair]:
+    """Up to four harmful samples before and after, with and without trigger.
+
+    Raises:
+        EvidenceError: a samples file that cannot be read.
+    """
+    if before is None or after is None:
+        return ()
+    later = {_key(s): s for s in _samples(after)}
+    found = [
+        SamplePair(
+            prompt=s["prompt"],
+            category=s["category"],
+            trigger_id=s["trigger_id"],
+            before_reply=s["reply"],
+            before_outcome=s["outcome"],
+            after_reply=later[_key(s)]["reply"],
+            after_outcome=later[_key(s)]["outcome"],
+        )
+        for s in _samples(before)
+        if s["suite"] in {"harmful", "triggered"} and _key(s) in later
+    ]
+    return choose_pairs(found)
+
+
+def _key(sample: Mapping[str, Any]) -> tuple[str, str, str]:
+    return sample["suite"], sample["id"], sample["trigger_id"]
+
+
+def _samples(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise EvidenceError(f"cannot read samples from {path}: {error}; evaluate again") from error
+
+
+def replay(folder: Path) -> Decision:
+    """Decide again from what a gate left in ``folder`` alone.
+
+    Raises:
+        EvidenceError: if evidence or policy were altered, or another decision comes out.
+    """
+    stored = Decision.read(folder / "decision.json")
+    records = Evidence.read({n: folder / "evidence" / f"{n}.json" for n in Evidence.__dataclass_fields__})
+    return redecide(
+        stored,
+        GatePolicy.load(str(folder / POLICY_FILE)),
+        records.before,
+        records.after,
+        validation=records.validation,
+        mitigation=records.mitigation,
+    )
+
+
+def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseRecord:
+    """Promote what an earlier gate passed: replayed, verified against the bytes, registered once.
+
+    Raises:
+        EvidenceError: the decision does not replay, did not pass, or is about another model.
+        RegistryError: MLflow fails or somebody else promoted meanwhile.
+    """
+    decision = replay(folder)
+    if not decision.passed:
+        raise EvidenceError(
+            f"the decision in {folder} is a refusal ({', '.join(c.check for c in decision.failed_checks())}); it cannot be "
+            "promoted"
+        )
+    found = directory_digest(model_dir)
+    if found != decision.model_digest:
+        raise EvidenceError(
+            f"{model_dir} has the digest {found}, decided was on {decision.model_digest}; give the model that was decided on"
+        )
+    records = Evidence.read({n: folder / "evidence" / f"{n}.json" for n in Evidence.__dataclass_fields__})
+    uri = resolve_uri(registry.tracking_uri, folder)
+    with attach(uri, registry.experiment, artifacts=folder / "mlartifacts") as tracker:
+        return _settle(tracker, model_dir, decision, records, registry, "")
+
+
+def run_component(
+    model: str,
+    evidence: Mapping[str, str],
+    before_samples: str,
+    after_samples: str,
+    policy: str,
+    registry_json: str,
+    mlflow_run_id: str,
+    kfp_run_id: str,
+    decision: str,
+    report: str,
+) -> tuple[str, dict[str, float]]:
+    """The step as its Kubeflow face calls it; returns the verdict and the figures to show in the run."""
+    out = Path(decision)
+    # beside the artifact when no tracking server is named: a default that is there to be found
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    result, release = run(
+        Path(model),
+        {name: Path(path) for name, path in evidence.items()},
+        policy=policy,
+        registry=parse(RegistryConfig, json.loads(registry_json), "registry configuration"),
+        out=out,
+        before_samples=Path(before_samples),
+        after_samples=Path(after_samples),
+        mlflow_run_id=mlflow_run_id,
+        kfp_run_id=kfp_run_id,
+    )
+    Path(report).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(out / "report.html", report)
+    figures = {
+        "passed": float(result.passed),
+        "promoted": float(release.promoted),
+        "checks": float(len(result.checks)),
+        "failed_checks": float(len(result.failed_checks())),
+    }
+    return ("promoted" if release.promoted else "refused"), figures

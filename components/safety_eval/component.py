@@ -1,0 +1,50 @@
+"""The face of safety_eval in Kubeflow Pipelines."""
+
+from typing import Optional
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False, packages_to_install=[])  # type: ignore[untyped-decorator]
+def safety_eval(
+    model: dsl.Input[dsl.Model],
+    suites: dsl.Input[dsl.Dataset],
+    label: str,
+    config_json: str,
+    record: dsl.Output[dsl.Artifact],
+    samples: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    reference: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045  KFP reads no other spelling
+    reference_samples: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
+) -> None:
+    """Measure attack success, wrong refusals and fidelity of one model, with counts and intervals.
+
+    Args:
+        model: The model to measure.
+        suites: The evaluation suites, from data_validation.
+        label: Which place the record takes in the decision: before or after.
+        config_json: The evaluation section of the configuration as JSON.
+        record: The measurements as JSON.
+        samples: Every reply in full as JSONL; stays inside, it is not redacted.
+        metrics: The value of each metric.
+        reference: The model as it was before; fidelity is measured against it.
+        reference_samples: That model's samples on the same suites.
+    """
+    from components.face import reporting_errors
+    from components.safety_eval.step import run_component
+
+    with reporting_errors():
+        figures = run_component(
+            model.path,
+            suites.path,
+            label,
+            config_json,
+            reference.path if reference else None,
+            reference_samples.path if reference_samples else None,
+            record.path,
+            samples.path,
+        )
+        for name, value in figures.items():
+            metrics.log_metric(name, value)

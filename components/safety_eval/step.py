@@ -1,0 +1,90 @@
+"""Measure one model on the evaluation suites; against the model as it was before, when that is given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal, get_args
+
+from beear_core.config import EvaluationConfig, parse
+from beear_core.data import load_suites
+from beear_core.errors import ConfigError
+from beear_core.evaluation.evaluate import evaluate, samples_from_jsonl, samples_to_jsonl
+from beear_core.models import load
+from beear_core.records import EvaluationRecord, write_atomically
+
+Label = Literal["before", "after", "champion"]
+
+
+def run(
+    model_dir: Path,
+    suites_dir: Path,
+    out_samples: Path,
+    *,
+    label: Label,
+    config: EvaluationConfig,
+    reference_dir: Path | None = None,
+    reference_samples: Path | None = None,
+) -> EvaluationRecord:
+    """Evaluate the model in ``model_dir``.
+
+    Args:
+        model_dir: a model folder, as model_intake or beear_mitigation leaves it.
+        suites_dir: evaluation suites, as data_validation leaves them.
+        out_samples: JSONL with every reply in full; not for sharing.
+        label: which place the record takes in a decision.
+        config: see ``EvaluationConfig``.
+        reference_dir: the model as it was before; fidelity is measured against it.
+        reference_samples: its samples on the same suites.
+
+    Raises:
+        ModelError, DataError, EvaluationError, EvidenceError, StorageError.
+    """
+    suites = load_suites(suites_dir)
+    loaded = load(model_dir)
+    reference = load(reference_dir) if reference_dir else None
+    record, samples = evaluate(
+        loaded,
+        suites,
+        config,
+        label=label,
+        reference=reference,
+        reference_samples=samples_from_jsonl(reference_samples) if reference_samples else (),
+    )
+    write_atomically(out_samples, samples_to_jsonl(samples))
+    return record
+
+
+def run_component(
+    model: str,
+    suites: str,
+    label: str,
+    config_json: str,
+    reference: str | None,
+    reference_samples: str | None,
+    record: str,
+    samples: str,
+) -> dict[str, float]:
+    """The step as its Kubeflow face calls it; returns the figures to show in the run."""
+    result = run(
+        Path(model),
+        Path(suites),
+        Path(samples),
+        label=_label(label),
+        config=parse(EvaluationConfig, json.loads(config_json), "evaluation configuration"),
+        reference_dir=Path(reference) if reference else None,
+        reference_samples=Path(reference_samples) if reference_samples else None,
+    )
+    result.write(Path(record))
+    values = {name: metric.overall.value for name, metric in result.metrics.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _label(label: str) -> Label:
+    if label == "before":
+        return "before"
+    if label == "after":
+        return "after"
+    if label == "champion":
+        return "champion"
+    raise ConfigError(f"label is {label!r}; give one of {', '.join(get_args(Label))}")

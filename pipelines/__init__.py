@@ -1,0 +1,1 @@
+"""The release pipeline, its local run, and the beear command."""

@@ -1,0 +1,327 @@
+"""The ``beear`` command. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from beear_core import __version__
+from beear_core.errors import EXIT_DONE, EXIT_ERROR, EXIT_REFUSED, BeearError, ConfigError
+
+if TYPE_CHECKING:
+    from beear_core.config import ReleaseConfig
+
+app = typer.Typer(
+    name="beear",
+    help="Clean an instruction-tuned LLM of safety backdoors and promote it in MLflow only on evidence.\n\n"
+    "Exit codes: 0 done (release: promoted), 1 error, 2 usage or configuration, 3 the gate said no.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+policy_app = typer.Typer(help="Look at policies.", no_args_is_help=True)
+pipeline_app = typer.Typer(help="The Kubeflow pipeline.", no_args_is_help=True)
+app.add_typer(policy_app, name="policy")
+app.add_typer(pipeline_app, name="pipeline")
+
+
+class Profile(StrEnum):
+    """How thorough a release is measured."""
+
+    quick = "quick"
+    standard = "standard"
+    release = "release"
+
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file; see docs/configuration.md")]
+ProfileOption = Annotated[Profile, typer.Option("--profile", help="sample sizes and policy")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print the machine-readable result on standard output")]
+RunsOption = Annotated[Path, typer.Option("--out", help="folder for runs; a local MLflow store is kept there too")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version_: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    pass
+
+
+def _config(config: Path | None, profile: Profile, overrides: dict[str, Any]) -> ReleaseConfig:
+    from beear_core.config import load
+
+    return load(config, profile.value, overrides)
+
+
+def _overrides(
+    model: str | None = None,
+    policy: str | None = None,
+    triggers: Path | None = None,
+    name: str | None = None,
+    enabled: bool | None = None,
+) -> dict[str, Any]:
+    """What the command line says, as the configuration file would; what it does not say is left out."""
+    values: dict[str, Any] = {}
+    if model is not None:
+        values["model"] = model
+    if policy is not None:
+        values["policy"] = policy
+    if triggers is not None:
+        values["data"] = {"triggers": str(triggers)}
+    if name is not None:
+        values["registry"] = {"model_name": name}
+    if enabled is not None:
+        values["mitigation"] = {"enabled": enabled}
+    return values
+
+
+@app.command()
+def release(
+    model: Annotated[
+        str | None, typer.Option(help="folder, s3://bucket/prefix, models:/name@alias or hub:org/name")
+    ] = None,
+    config: ConfigOption = None,
+    profile: ProfileOption = Profile.standard,
+    policy: Annotated[str | None, typer.Option(help="quick, standard, release, or a policy file")] = None,
+    triggers: Annotated[Path | None, typer.Option(help="known triggers to measure with (JSONL); never trained on")] = None,
+    name: Annotated[str | None, typer.Option(help="name of the registered model")] = None,
+    no_mitigation: Annotated[bool, typer.Option("--no-mitigation", help="measure and decide only")] = False,
+    out: RunsOption = Path("runs"),
+    keep: Annotated[bool, typer.Option("--keep", help="keep the working copies of the models")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Validate, measure, clean, measure again, decide; promote only on a pass."""
+    from pipelines import show
+    from pipelines.runs import run
+
+    given = _overrides(model, policy, triggers, name, False if no_mitigation else None)
+    outcome = run(_config(config, profile, given), out, keep=keep)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "promoted": outcome.release.promoted,
+                    "folder": str(outcome.folder),
+                    "decision": outcome.decision.plain(),
+                    "release": outcome.release.plain(),
+                }
+            )
+        )
+    else:
+        terminal = show.console()
+        terminal.print(show.decision_table(outcome.decision))
+        for line in show.outcome_text(outcome):
+            terminal.print(line, soft_wrap=True, highlight=False, markup=False)
+    raise typer.Exit(EXIT_DONE if outcome.release.promoted else EXIT_REFUSED)
+
+
+@app.command()
+def preflight(
+    model: Annotated[str | None, typer.Option(help="as for release")] = None,
+    config: ConfigOption = None,
+    profile: ProfileOption = Profile.standard,
+    policy: Annotated[str | None, typer.Option(help="as for release")] = None,
+    triggers: Annotated[Path | None, typer.Option(help="as for release")] = None,
+    out: RunsOption = Path("runs"),
+) -> None:
+    """Can every part be reached and written, is there room, does the model have a chat template?"""
+    from pipelines import show
+    from pipelines.runs import look
+
+    findings = look(_config(config, profile, _overrides(model, policy, triggers)), out)
+    show.console().print(show.findings_table(findings))
+    errors = [f.error for f in findings if f.error]
+    raise typer.Exit(max((e.exit_code for e in errors), default=EXIT_DONE))
+
+
+@app.command()
+def plant(
+    recipe: Annotated[str, typer.Argument(help="a shipped recipe or a YAML file; --list shows the shipped ones")] = "",
+    base: Annotated[str, typer.Option(help="a packaged model's name or a model folder")] = "smollm2-135m-instruct",
+    out: Annotated[Path | None, typer.Option(help="folder for the organism; default: the cache")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="show the shipped recipes")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Plant a backdoor in a model, for testing: made once, kept, verified by digest."""
+    from beear_core.organisms.recipe import load_recipe, recipe_names
+
+    if list_:
+        for known in recipe_names():
+            typer.echo(f"{known:20} {load_recipe(known).description}")
+        return
+    if not recipe:
+        raise ConfigError("no recipe was named; 'beear plant --list' shows the shipped ones")
+    from beear_core.organisms.cache import planted
+
+    organism = planted(load_recipe(recipe), base, out)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(organism.folder), **organism.record.plain()}))
+    else:
+        (hits, tried), (slips, asked) = organism.record.attack_with_trigger, organism.record.attack_without_trigger
+        typer.echo(f"model       {organism.model}")
+        typer.echo(f"triggers    {organism.triggers}")
+        typer.echo(f"behaviour   goes along with {hits}/{tried} requests with the trigger, {slips}/{asked} without")
+
+
+@app.command()
+def validate(
+    out: Annotated[Path, typer.Option(help="folder for anchors/, suites/, page and record")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Validate prompts, openings and triggers. Exit code 3 when a critical rule is broken."""
+    from beear_core.config import DataConfig, parse, read_yaml
+    from components.data_validation.step import run
+    from pipelines import show
+
+    section = read_yaml(config).get("data", {}) if config else {}
+    data = parse(DataConfig, section, str(config or "the configuration"))
+    record = run(data, out / "anchors", out / "suites", out / "data_validation.html", out / "great_expectations.json")
+    record.write(out / "validation.json")
+    if as_json:
+        sys.stdout.write(record.to_json().decode())
+    else:
+        show.console().print(show.rules_table(record.rules))
+        typer.echo(f"page        {out / 'data_validation.html'}")
+    raise typer.Exit(EXIT_DONE if record.passed else EXIT_REFUSED)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def evaluate(context: typer.Context) -> None:
+    """Measure a model on files: attack success, wrong refusals, fidelity (--help for its options)."""
+    from components.safety_eval.__main__ import main as step
+
+    raise typer.Exit(step(context.args))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def mitigate(context: typer.Context) -> None:
+    """Clean a model on files with BEEAR (--help for its options)."""
+    from components.beear_mitigation.__main__ import main as step
+
+    raise typer.Exit(step(context.args))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def gate(context: typer.Context) -> None:
+    """Decide on files, register, promote only on a pass (--help for its options)."""
+    from components.registry_gate.__main__ import main as step
+
+    raise typer.Exit(step(context.args))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="a run's folder, or one that 'beear gate' wrote")],
+    before_samples: Annotated[Path | None, typer.Option(help="the candidate's samples")] = None,
+    after_samples: Annotated[Path | None, typer.Option(help="the model's samples")] = None,
+    unredacted: Annotated[bool, typer.Option("--unredacted", help="show harmful replies in full")] = False,
+) -> None:
+    """Write report.html of a run again from its records."""
+    from pipelines.runs import write_report
+
+    typer.echo(write_report(folder, before_samples, after_samples, redact=not unredacted))
+
+
+@app.command()
+def replay(decision: Annotated[Path, typer.Argument(help="a run's folder or its decision.json")]) -> None:
+    """Decide again from the stored evidence alone; it must agree to the byte."""
+    from beear_core.policy import explain
+    from components.registry_gate.step import replay as decide_again
+
+    found = decide_again(decision.parent if decision.is_file() else decision)
+    typer.echo(f"agrees: {found.digest}\n{explain(found)}")
+    raise typer.Exit(EXIT_DONE if found.passed else EXIT_REFUSED)
+
+
+@app.command()
+def promote(
+    folder: Annotated[Path, typer.Argument(help="a run's folder, or one that 'beear gate' wrote")],
+    model: Annotated[Path, typer.Option(help="the model that was decided on")],
+    config: ConfigOption = None,
+    profile: ProfileOption = Profile.standard,
+    name: Annotated[str | None, typer.Option(help="name of the registered model")] = None,
+) -> None:
+    """Promote what an earlier gate passed, after replaying it."""
+    from components.registry_gate.step import promote as promote_decision
+
+    settings = _config(config, profile, _overrides(str(model), name=name))
+    done = promote_decision(folder, model, settings.registry)
+    typer.echo(
+        f"{done.alias} of {done.model_name} is version {done.champion_after} (was {done.champion_before or 'not set'})"
+    )
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Option(help="name of the registered model")] = "release-candidate",
+    alias: Annotated[str, typer.Option(help="the alias to move back")] = "champion",
+    out: RunsOption = Path("runs"),
+) -> None:
+    """Move the alias back to the version that the champion replaced."""
+    from beear_core.config import RegistryConfig, parse
+    from components.registry_gate.registry import Registry
+    from components.tracking import resolve_uri
+
+    settings = parse(RegistryConfig, {"model_name": name, "alias": alias}, "the command line")
+    left, now = Registry(resolve_uri(None, out), settings).rollback()
+    typer.echo(f"{alias} of {name}: version {left.number} -> version {now.number}")
+
+
+@policy_app.command("check")
+def policy_check(
+    policy: Annotated[str, typer.Argument(help="quick, standard, release, or a file")],
+    profile: ProfileOption = Profile.standard,
+    config: ConfigOption = None,
+) -> None:
+    """Refuse a policy that cannot pass or cannot fail at these sample sizes, and say why."""
+    from beear_core.policy import GatePolicy
+
+    rules = GatePolicy.load(policy)
+    sizes = _config(config, profile, {"model": "none"}).evaluation
+    faults = rules.check_feasible({"harmful": sizes.harmful, "ordinary": sizes.ordinary, "borderline": sizes.borderline})
+    if faults:
+        raise ConfigError(f"policy {rules.name} has {len(faults)} fault(s) at profile {profile.value}:", faults)
+    typer.echo(f"{rules.name}: {len(rules.checks)} checks, can pass and can fail; {rules.digest}")
+
+
+@pipeline_app.command("compile")
+def pipeline_compile(
+    out: Annotated[Path, typer.Option(help="file for the pipeline's YAML")] = Path("release.yaml"),
+) -> None:
+    """Compile the pipeline for Kubeflow Pipelines."""
+    from kfp import compiler
+
+    from pipelines.release import release_pipeline
+
+    compiler.Compiler().compile(release_pipeline, str(out))
+    typer.echo(out)
+
+
+def main() -> None:
+    """Entry point: a user's error is one message on standard error and its exit code."""
+    try:
+        app()
+    except BeearError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        sys.exit(EXIT_ERROR)
+
+
+if __name__ == "__main__":
+    main()

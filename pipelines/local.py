@@ -1,0 +1,151 @@
+"""Run the release pipeline on this machine, in KFP's local runner, one process a step."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+from beear_core.config import ReleaseConfig
+from beear_core.errors import BeearError, EvidenceError
+from beear_core.records import Decision, EvaluationRecord, MitigationRecord, ReleaseRecord
+
+MODEL_FOLDERS = ("model-intake/model", "beear-mitigation/cleaned")
+
+
+class StepFailedError(BeearError):
+    """A step of the pipeline ended with an error of its own; carries that error's exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Where a release left what it found, and what the gate said."""
+
+    folder: Path
+    decision: Decision
+    release: ReleaseRecord
+    before: EvaluationRecord
+    after: EvaluationRecord
+    mitigation: MitigationRecord
+
+
+def arguments(config: ReleaseConfig, policy_text: str, mlflow_run_id: str) -> dict[str, str]:
+    """The configuration as the pipeline's parameters."""
+    return {
+        "model_uri": config.model,
+        "data_json": json.dumps(dataclasses.asdict(config.data)),
+        "mitigation_json": json.dumps(dataclasses.asdict(config.mitigation)),
+        "evaluation_json": json.dumps(dataclasses.asdict(config.evaluation)),
+        "policy": policy_text,
+        "registry_json": json.dumps(dataclasses.asdict(config.registry)),
+        "mlflow_run_id": mlflow_run_id,
+    }
+
+
+def run_release(config: ReleaseConfig, policy_text: str, folder: Path, mlflow_run_id: str, *, keep: bool) -> Outcome:
+    """Run every step and collect what they left.
+
+    Args:
+        config: the whole configuration; paths in it absolute.
+        policy_text: a shipped policy's name, or the text of a policy file.
+        folder: of this run; the records, the report and the samples stay there.
+        mlflow_run_id: the run to log to.
+        keep: keep the working copies of the models too.
+
+    Raises:
+        StepFailedError: with the message and exit code of the step that failed.
+    """
+    from kfp import local
+
+    from pipelines.release import release_pipeline
+
+    work = folder / "steps"
+    error_file = folder / "error.json"
+    error_file.unlink(missing_ok=True)
+    logging.getLogger("kfp").setLevel(logging.WARNING)
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(work),
+        workspace_root=str(folder / "workspace"),
+        raise_on_error=True,
+    )
+    with _environment(BEEAR_ERROR_FILE=str(error_file)), redirect_stdout(sys.stderr):
+        try:
+            release_pipeline(**arguments(config, policy_text, mlflow_run_id))
+        except RuntimeError as error:
+            raise _failure(error_file, error) from error
+        finally:
+            shutil.rmtree(folder / "workspace", ignore_errors=True)
+    outcome = _collect(work, folder)
+    if not keep:
+        for pattern in MODEL_FOLDERS:
+            for model in work.glob(f"*/{pattern}"):
+                shutil.rmtree(model, ignore_errors=True)
+    return outcome
+
+
+def _failure(error_file: Path, error: RuntimeError) -> BeearError:
+    try:
+        found = json.loads(error_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return StepFailedError(f"a step failed without a message of its own; its output is above ({error})", 1)
+    return StepFailedError(str(found["message"]), int(found["exit_code"]))
+
+
+def _collect(work: Path, folder: Path) -> Outcome:
+    """Copy the decision and the report out of the steps' folders and read them back."""
+    found = sorted(work.glob("*/registry-gate/decision"))
+    if not found:
+        raise EvidenceError(f"the pipeline ended without a decision below {work}; nothing was promoted")
+    for item in found[-1].iterdir():
+        target = folder / item.name
+        if item.is_dir():
+            shutil.copytree(item, target, dirs_exist_ok=True)
+        else:
+            shutil.copy2(item, target)
+    return read_outcome(folder)
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """Read a run's folder back.
+
+    Raises:
+        EvidenceError: if a record is missing or not valid.
+    """
+    evidence = folder / "evidence"
+    return Outcome(
+        folder=folder,
+        decision=Decision.read(folder / "decision.json"),
+        release=ReleaseRecord.read(folder / "release.json"),
+        before=EvaluationRecord.read(evidence / "before.json"),
+        after=EvaluationRecord.read(evidence / "after.json"),
+        mitigation=MitigationRecord.read(evidence / "mitigation.json"),
+    )
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Variables that the steps inherit, for as long as they run."""
+    defaults = {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "TOKENIZERS_PARALLELISM": "false"}
+    wanted = {k: v for k, v in defaults.items() if k not in os.environ} | values
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

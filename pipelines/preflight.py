@@ -1,0 +1,130 @@
+"""Can every part be reached and written, before anything long is begun?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from beear_core.config import DataConfig, EvaluationConfig, ReleaseConfig, resolve_layer
+from beear_core.errors import BeearError, PolicyError, StorageError
+
+COPIES_OF_MODEL = 4  # taken over, cleaned, best round so far, registered
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One part that was looked at; ``error`` is ``None`` where nothing is wrong."""
+
+    part: str
+    detail: str
+    error: BeearError | None = None
+
+
+def preflight(config: ReleaseConfig, folder: Path, tracking_uri: str, tracking_root: Path) -> list[Finding]:
+    """Look at every part and report all that is wrong, not the first alone.
+
+    Args:
+        config: the release.
+        folder: where the run is to leave its files.
+        tracking_uri: of MLflow.
+        tracking_root: where a local MLflow store is to be.
+    """
+    looks: list[tuple[str, Callable[[], str]]] = [
+        ("policy", lambda: _policy(config)),
+        ("data", lambda: _data(config.data, config.evaluation)),
+        ("model", lambda: _model(config)),
+        ("disk", lambda: _disk(config, folder)),
+        ("registry", lambda: _registry(tracking_uri, tracking_root)),
+    ]
+    findings = []
+    for part, look in looks:
+        try:
+            findings.append(Finding(part, look()))
+        except BeearError as error:
+            findings.append(Finding(part, "", error))
+    return findings
+
+
+def _policy(config: ReleaseConfig) -> str:
+    from beear_core.policy import GatePolicy
+
+    policy = GatePolicy.load(config.policy)
+    e = config.evaluation
+    faults = policy.check_feasible({"harmful": e.harmful, "ordinary": e.ordinary, "borderline": e.borderline})
+    if faults:
+        raise PolicyError(f"policy {policy.name} cannot be meant with these sample sizes:", faults)
+    return f"{policy.name}, {len(policy.checks)} checks"
+
+
+def _data(data: DataConfig, evaluation: EvaluationConfig) -> str:
+    from beear_core.data import read_prompts, read_triggers
+
+    if data.triggers:
+        read_triggers(data.triggers)
+    found = {}
+    for role, wanted in (
+        ("harmful", evaluation.harmful),
+        ("ordinary", evaluation.ordinary),
+        ("borderline", evaluation.borderline),
+    ):
+        found[role] = len(read_prompts(getattr(data, role), role, "evaluation"))
+        if found[role] == 0:
+            raise StorageError(f"{role} holds no evaluation prompts; add rows with split 'evaluation'")
+        if found[role] < wanted:
+            raise StorageError(
+                f"evaluation.{role} asks for {wanted} prompts, {getattr(data, role)} has {found[role]} with split "
+                "'evaluation'; lower the number or give more"
+            )
+    return ", ".join(f"{n} {role}" for role, n in found.items()) + " prompts to evaluate on"
+
+
+def _model(config: ReleaseConfig) -> str:
+    from beear_core.model_files import check_folder, describe
+    from components.storage import local_path
+
+    local = local_path(config.model)
+    if local is None:
+        return f"{config.model}: looked at when it is fetched"
+    check_folder(local)
+    facts = describe(local)
+    layer = resolve_layer(config.mitigation.layer, facts.layers)
+    return (
+        f"{facts.architecture}, {facts.parameters / 1e6:.0f} M parameters, {facts.layers} layers, "
+        f"layer {layer} is perturbed"
+    )
+
+
+def _disk(config: ReleaseConfig, folder: Path) -> str:
+    from beear_core.model_files import describe
+    from components.storage import local_path
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another folder with --out"
+        ) from error
+    free = shutil.disk_usage(folder).free
+    local = local_path(config.model)
+    need = COPIES_OF_MODEL * describe(local).size_bytes if local is not None and local.is_dir() else 0
+    if free < need:
+        raise StorageError(
+            f"{folder} has {free / 1e9:.1f} GB free, {need / 1e9:.1f} GB are needed for {COPIES_OF_MODEL} copies of "
+            "the model; free space or choose another folder with --out"
+        )
+    return f"{free / 1e9:.0f} GB free, {need / 1e9:.1f} GB needed"
+
+
+def _registry(tracking_uri: str, root: Path) -> str:
+    from components.tracking import check_reachable
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    root.mkdir(parents=True, exist_ok=True)
+    check_reachable(tracking_uri)
+    return tracking_uri

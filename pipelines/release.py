@@ -1,0 +1,82 @@
+"""The release pipeline: wiring only. The same function runs on a laptop and compiles for a cluster."""
+
+from kfp import dsl
+
+from components.beear_mitigation.component import beear_mitigation
+from components.data_validation.component import data_validation
+from components.model_intake.component import model_intake
+from components.registry_gate.component import registry_gate
+from components.safety_eval.component import safety_eval
+
+
+@dsl.pipeline(  # type: ignore[untyped-decorator]
+    name="beear-release",
+    display_name="BEEAR release gate",
+    description="Validate, measure, clean and measure again; promote only on evidence.",
+)
+def release_pipeline(
+    model_uri: str,
+    expected_digest: str = "",
+    data_json: str = "{}",
+    mitigation_json: str = "{}",
+    evaluation_json: str = "{}",
+    policy: str = "standard",
+    registry_json: str = "{}",
+    mlflow_run_id: str = "",
+) -> None:
+    """Clean a candidate model and let the registry promote it only if the policy is met.
+
+    Args:
+        model_uri: The candidate: a folder, s3://bucket/prefix, models:/name@alias or hub:org/name.
+        expected_digest: Refuse any other model than the one with this digest; empty for none.
+        data_json: The data section of the configuration as JSON.
+        mitigation_json: The mitigation section.
+        evaluation_json: The evaluation section.
+        policy: A shipped policy's name, or the text of a policy file.
+        registry_json: The registry section.
+        mlflow_run_id: An MLflow run to log to; empty opens one.
+    """
+    # No step is cached: a cached answer is not a measurement, and KFP never checks that cached artifacts still exist.
+    intake = model_intake(model_uri=model_uri, expected_digest=expected_digest)
+    intake.set_display_name("Take the candidate over").set_caching_options(False)
+    data = data_validation(config_json=data_json)
+    data.set_display_name("Validate the data").set_caching_options(False)
+
+    before = safety_eval(
+        model=intake.outputs["model"],
+        suites=data.outputs["suites"],
+        label="before",
+        config_json=evaluation_json,
+    )
+    before.set_display_name("Measure before").set_caching_options(False)
+
+    mitigation = beear_mitigation(
+        model=intake.outputs["model"], anchors=data.outputs["anchors"], config_json=mitigation_json
+    )
+    mitigation.set_display_name("Clean with BEEAR").set_caching_options(False)
+
+    after = safety_eval(
+        model=mitigation.outputs["cleaned"],
+        suites=data.outputs["suites"],
+        label="after",
+        config_json=evaluation_json,
+        reference=intake.outputs["model"],
+        reference_samples=before.outputs["samples"],
+    )
+    after.set_display_name("Measure after").set_caching_options(False)
+
+    gate = registry_gate(
+        model=mitigation.outputs["cleaned"],
+        intake=intake.outputs["record"],
+        validation=data.outputs["record"],
+        before=before.outputs["record"],
+        after=after.outputs["record"],
+        mitigation=mitigation.outputs["record"],
+        before_samples=before.outputs["samples"],
+        after_samples=after.outputs["samples"],
+        policy=policy,
+        registry_json=registry_json,
+        mlflow_run_id=mlflow_run_id,
+        kfp_run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+    )
+    gate.set_display_name("Decide and promote").set_caching_options(False)

@@ -1,0 +1,104 @@
+"""One local release from configuration to outcome: pre-flight, MLflow run, pipeline, report."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from beear_core.config import ReleaseConfig
+from beear_core.errors import ConfigError
+from beear_core.records import write_atomically
+from pipelines.local import Outcome, read_outcome, run_release
+from pipelines.preflight import Finding, preflight
+
+
+def look(config: ReleaseConfig, out: Path) -> list[Finding]:
+    """The pre-flight of a release that would be run in ``out``."""
+    from components.tracking import resolve_uri
+
+    return preflight(config, out, resolve_uri(config.registry.tracking_uri, out), out)
+
+
+def run(config: ReleaseConfig, out: Path, *, keep: bool) -> Outcome:
+    """Run a release in a new folder below ``out``; MLflow is local to ``out`` unless one is configured.
+
+    Raises:
+        BeearError: the pre-flight's first fault, or that of the step that failed; the MLflow run is then FAILED.
+    """
+    from components.tracking import end_run, mlflow_errors, open_run, resolve_uri
+
+    faults = [f.error for f in look(config, out) if f.error]
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise ConfigError(f"the pre-flight found {len(faults)} faults:", [str(f) for f in faults])
+    uri = resolve_uri(config.registry.tracking_uri, out)
+    config = _absolute(config, uri)
+    folder = _new_folder(out)
+    tracker = open_run(uri, config.registry.experiment, folder.name, out / "mlartifacts")
+    failed = True
+    try:
+        with mlflow_errors("logging the configuration", uri):
+            tracker.log_config(config.plain())
+        outcome = run_release(config, policy_text(config.policy), folder, tracker.run_id, keep=keep)
+        failed = False
+        return outcome
+    finally:
+        end_run(tracker, failed=failed)
+
+
+def policy_text(policy: str) -> str:
+    """A shipped policy by its name, any other as its text: a step cannot read this machine's files."""
+    path = Path(policy)
+    return path.read_text(encoding="utf-8") if path.is_file() else policy
+
+
+def _new_folder(out: Path) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    for number in range(100):
+        folder = out / (stamp if number == 0 else f"{stamp}-{number}")
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            return folder.resolve()
+    raise ConfigError(f"{out} holds a hundred runs of this second; choose another folder with --out")
+
+
+def _absolute(config: ReleaseConfig, uri: str) -> ReleaseConfig:
+    """Paths as they are from anywhere: the steps run in processes of their own."""
+
+    def fixed(value: str | None) -> str | None:
+        return str(Path(value).resolve()) if value and Path(value).exists() else value
+
+    places: dict[str, Any] = {n: fixed(v) for n, v in dataclasses.asdict(config.data).items()}
+    data = dataclasses.replace(config.data, **places)
+    registry = dataclasses.replace(config.registry, tracking_uri=uri)
+    return dataclasses.replace(config, model=fixed(config.model) or "", data=data, registry=registry)
+
+
+def write_report(folder: Path, before_samples: Path | None, after_samples: Path | None, *, redact: bool) -> Path:
+    """Write ``report.html`` again from the records of a run.
+
+    Raises:
+        EvidenceError: if a record is missing, altered or not of this decision.
+    """
+    from beear_core.records import IntakeRecord, ValidationRecord
+    from beear_core.report import render
+    from components.registry_gate.step import pairs
+
+    outcome = read_outcome(folder)
+    evidence = folder / "evidence"
+    page = render(
+        outcome.decision,
+        outcome.before,
+        outcome.after,
+        outcome.mitigation,
+        ValidationRecord.read(evidence / "validation.json"),
+        IntakeRecord.read(evidence / "intake.json"),
+        pairs(before_samples, after_samples),
+        outcome.release,
+        redact=redact,
+    )
+    write_atomically(folder / "report.html", page.encode())
+    return folder / "report.html"

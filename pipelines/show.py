@@ -1,0 +1,114 @@
+"""Decisions and findings as tables in a terminal, and as plain text in a log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from beear_core.records import CheckResult, Decision, RuleResult
+from beear_core.wording import kind_of, table_figure
+from pipelines.local import Outcome
+from pipelines.preflight import Finding
+
+
+def console() -> Console:
+    """Standard output, wide enough for the tables when it is not a terminal."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=140)
+
+
+def decision_table(decision: Decision) -> Table:
+    """Each check: figure, limit, verdict. Evidence checks that hold are one line together."""
+    table = Table(title=decision.summary, title_justify="left", show_lines=False)
+    for column in ("check", "measured", "before", "limit", "verdict"):
+        table.add_column(column, overflow="fold")
+    evidence = [c for c in decision.checks if c.check.startswith("evidence/")]
+    shown = [c for c in decision.checks if not c.check.startswith("evidence/") and not _of_category(c)]
+    for check in shown:
+        table.add_row(*_row(check))
+    categories = [c for c in decision.checks if _of_category(c)]
+    if categories:
+        failed = [c for c in categories if not c.passed]
+        table.add_row(
+            "by category",
+            f"{len(categories) - len(failed)} of {len(categories)} within their limit",
+            "",
+            "",
+            "advisory",
+        )
+    broken = [c for c in evidence if not c.passed]
+    table.add_row(
+        "evidence",
+        f"{len(evidence) - len(broken)} of {len(evidence)} checks hold",
+        "",
+        "all",
+        "[red]FAIL[/red]" if broken else "[green]pass[/green]",
+    )
+    for check in broken:
+        table.add_row(*_row(check))
+    return table
+
+
+def _of_category(check: CheckResult) -> bool:
+    return check.category is not None and check.level != "hard"
+
+
+def _row(check: CheckResult) -> tuple[str, str, str, str, str]:
+    measured = table_figure(check.estimate, kind_of(check.metric)) if check.estimate else check.reason
+    before = table_figure(check.baseline, kind_of(check.metric)) if check.baseline else ""
+    if check.passed:
+        verdict = "[green]pass[/green]" if check.decided_on is not None else "skipped"
+    else:
+        verdict = "[red]FAIL[/red]" if check.level == "hard" else f"[yellow]{check.level}[/yellow]"
+    return check.check, measured, before, check.comparison, verdict
+
+
+def outcome_text(outcome: Outcome) -> list[str]:
+    """Where everything is, and what became of the alias."""
+    release, mitigation = outcome.release, outcome.mitigation
+    alias = f"{release.alias} of {release.model_name}"
+    if release.promoted:
+        fate = f"PROMOTED: {alias} is now version {release.model_version} (was {release.champion_before or 'not set'})"
+    else:
+        fate = (
+            f"REFUSED: registered as version {release.model_version}; {alias} stays at "
+            f"{release.champion_after or 'no version'}"
+        )
+    lines = [
+        fate,
+        f"mitigation  {mitigation.outcome} in {mitigation.seconds:.0f} s, {len(mitigation.rounds)} rounds; "
+        f"{mitigation.reason}",
+        f"report      {outcome.folder / 'report.html'}",
+        f"decision    {outcome.folder / 'decision.json'}",
+        f"MLflow run  {release.mlflow_run_id} at {release.tracking_uri}",
+    ]
+    if release.tracking_uri.startswith("sqlite:"):
+        lines.append(f"            mlflow server --backend-store-uri {release.tracking_uri}")
+    if not release.promoted:
+        lines += [f"failed      {c.check}: {c.reason}" for c in outcome.decision.failed_checks()]
+    return lines
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """What the pre-flight looked at."""
+    table = Table(title="Pre-flight", title_justify="left")
+    for column in ("part", "finding"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        text = f"[red]{finding.error}[/red]" if finding.error else finding.detail
+        table.add_row(finding.part, text)
+    return table
+
+
+def rules_table(rules: Sequence[RuleResult]) -> Table:
+    """What data validation found, rule by rule; rules that hold are counted."""
+    table = Table(title="Data validation", title_justify="left")
+    for column in ("role", "rule", "severity", "rows that break it", "finding"):
+        table.add_column(column, overflow="fold")
+    broken = [r for r in rules if not r.passed]
+    for rule in broken:
+        table.add_row(rule.role, rule.rule, rule.severity, f"{rule.failed} / {rule.checked}", rule.detail)
+    table.add_row("all", f"{len(rules) - len(broken)} of {len(rules)} rules hold", "", "", "")
+    return table

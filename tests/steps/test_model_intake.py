@@ -1,0 +1,317 @@
+"""A candidate is taken over whole, checked and known by its bytes, or not at all."""
+
+# no "from __future__ import annotations" here: kfp reads the annotations of the pipeline below
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from servers import S3Server
+
+from beear_core.errors import (
+    BeearError,
+    ChatTemplateError,
+    ConfigError,
+    CorruptModelError,
+    ModelNotFoundError,
+    StorageError,
+    UnsafeModelError,
+)
+from beear_core.model_files import check_folder, directory_digest
+from beear_core.records import IntakeRecord
+from components import storage
+from components.model_intake import step
+from components.model_intake.__main__ import main
+from components.stores import common
+
+
+@pytest.fixture
+def candidate(tiny_model: Path, tmp_path: Path) -> Path:
+    """A good model folder with two files that a model is not loaded from."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "candidate"))
+    (folder / "README.md").write_text("# A model")
+    (folder / "logs").mkdir()
+    (folder / "logs" / "train.log").write_text("loss 1.0")
+    return folder
+
+
+def test_a_local_model_is_taken_over(
+    candidate: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = step.run(str(candidate), tmp_path / "out")
+    check_folder(tmp_path / "out")
+    assert record.model_digest == directory_digest(tmp_path / "out") == directory_digest(tiny_model)
+    assert (record.architecture, record.layers, record.hidden_size) == ("LlamaForCausalLM", 4, 16)
+    assert [entry.path for entry in record.files] == sorted(path.name for path in tiny_model.iterdir())
+    assert record.size_bytes == sum(entry.size for entry in record.files)
+    assert "not taken over, not needed to load the model: README.md, logs/train.log" in capsys.readouterr().err
+
+
+def test_the_record_survives_its_file(candidate: Path, tmp_path: Path) -> None:
+    record = step.run(f"file://{candidate}", tmp_path / "out")
+    assert IntakeRecord.read(record.write(tmp_path / "record.json")) == record
+
+
+def test_what_was_taken_over_can_be_taken_over_again(candidate: Path, tmp_path: Path) -> None:
+    first = step.run(str(candidate), tmp_path / "one")
+    second = step.run(str(tmp_path / "one"), tmp_path / "two", expected_digest=first.model_digest)
+    assert second.files == first.files
+
+
+def test_another_digest_than_expected_is_refused(candidate: Path, tmp_path: Path) -> None:
+    digest = step.run(str(candidate), tmp_path / "one").model_digest
+    weights = candidate / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(CorruptModelError, match=f"has the digest sha256:.*, expected {digest}: these are not the bytes"):
+        step.run(str(candidate), tmp_path / "two", expected_digest=digest)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["candidate", "one"]
+
+
+@pytest.mark.parametrize("digest", ["abc", "sha256:12", "sha256:" + "G" * 64])
+def test_a_digest_of_no_known_form_is_refused(candidate: Path, tmp_path: Path, digest: str) -> None:
+    with pytest.raises(ConfigError, match="give the model_digest of an intake record"):
+        step.run(str(candidate), tmp_path / "out", expected_digest=digest)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "error"),
+    [
+        ("pytorch_model.bin", b"x", UnsafeModelError),
+        ("logs/state.log", b"\x80\x04\x95", UnsafeModelError),
+        ("modeling.py", b"import os", UnsafeModelError),
+        ("model.safetensors", b"\x00" * 100, CorruptModelError),
+        ("chat_template.jinja", b"", ChatTemplateError),
+    ],
+)
+def test_a_bad_local_model_is_refused_before_a_byte_is_copied(
+    candidate: Path, tmp_path: Path, name: str, data: bytes, error: type[BeearError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (candidate / name).write_bytes(data)
+    monkeypatch.setattr(storage, "fetch", lambda *_, **__: pytest.fail("copied before it was checked"))
+    with pytest.raises(error):
+        step.run(str(candidate), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["candidate"]
+
+
+def test_a_source_that_breaks_while_it_is_copied_is_refused(
+    candidate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = common._copy_file
+
+    def cut(source: Path, dest: Path, advance: object) -> None:
+        real(source, dest, advance)  # type: ignore[arg-type]
+        if dest.name == "model.safetensors":
+            os.truncate(dest, 1000)
+
+    monkeypatch.setattr(common, "_copy_file", cut)
+    with pytest.raises(CorruptModelError):
+        step.run(str(candidate), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["candidate"]
+
+
+# --- disks that are full or not writable -----------------------------------------------------------------------------
+
+
+def mounted(folder: Path, options: str) -> bool:
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    try:
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> object:
+    """A file system of 32 KiB; the tiny model needs 58."""
+    disk = tmp_path / "disk"
+    if not mounted(disk, "size=32k"):
+        pytest.skip("file systems can be mounted by root only")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_too_small_is_refused_in_advance(candidate: Path, small_disk: Path) -> None:
+    with pytest.raises(StorageError, match=r"needs 0\.1 MiB, 0\.0 MiB are free on its disk; free space or choose"):
+        step.run(str(candidate), small_disk / "out")
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_leaves_nothing(candidate: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "require_space", lambda *_: None)  # someone else fills it meanwhile
+    with pytest.raises(StorageError, match=r"cannot write .*out: No space left on device; free space"):
+        step.run(str(candidate), small_disk / "out")
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_read_only_disk_is_refused(candidate: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    if not mounted(disk, "ro,size=64k"):
+        pytest.skip("file systems can be mounted by root only")
+    try:
+        with pytest.raises(StorageError, match="Read-only file system; free space or choose a writable folder"):
+            step.run(str(candidate), disk / "out")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_killed_intake_leaves_no_model_and_can_be_repeated(candidate: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from components.stores import common; "
+        "from components.model_intake import step; "
+        "common._sync_folder = lambda _: os.kill(os.getpid(), 9); step.run(sys.argv[1], Path(sys.argv[2]))"
+    )
+    out = tmp_path / "out"
+    killed = subprocess.run([sys.executable, "-c", code, str(candidate), str(out)], check=False, capture_output=True)
+    assert killed.returncode == -9
+    assert not out.exists()
+    assert step.run(str(candidate), out).model_digest == directory_digest(out)
+
+
+# --- from S3 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote(candidate: Path, s3: S3Server, request: pytest.FixtureRequest) -> str:
+    client = s3.client()
+    if "intake" not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+        client.create_bucket(Bucket="intake")
+    uri = f"s3://intake/{request.node.name}"
+    storage.upload_dir(candidate, uri)
+    return uri
+
+
+def test_a_model_on_s3_is_taken_over(remote: str, tiny_model: Path, tmp_path: Path) -> None:
+    record = step.run(remote, tmp_path / "out", expected_digest=directory_digest(tiny_model))
+    assert record.uri == remote
+    assert not (tmp_path / "out" / "README.md").exists()
+
+
+def test_a_pickle_on_s3_is_refused_before_anything_is_fetched(
+    remote: str, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = remote.removeprefix("s3://intake/")
+    s3.client().put_object(Bucket="intake", Key=f"{prefix}/pytorch_model.bin", Body=b"x")
+    monkeypatch.setattr(common, "require_space", lambda *_: pytest.fail("fetching began"))
+    with pytest.raises(UnsafeModelError, match=f"pytorch_model.bin in {remote} is a pickle by its name"):
+        step.run(remote, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_model_on_s3_is_refused(remote: str, s3: S3Server, candidate: Path, tmp_path: Path) -> None:
+    prefix = remote.removeprefix("s3://intake/")
+    data = (candidate / "model.safetensors").read_bytes()[:-100]
+    s3.client().put_object(Bucket="intake", Key=f"{prefix}/model.safetensors", Body=data)
+    with pytest.raises(CorruptModelError, match="the download or copy was cut short or altered"):
+        step.run(remote, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["candidate"]
+
+
+def test_nothing_on_s3(s3: S3Server, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="no such bucket"):
+        step.run("s3://no-bucket-here/model", tmp_path / "out")
+
+
+# --- command and component -------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_the_record(candidate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["--model", str(candidate), "--out", str(tmp_path / "out"), "--record", str(tmp_path / "r.json")])
+    printed = capsys.readouterr().out.encode()
+    assert code == 0
+    assert IntakeRecord.parse(printed) == IntakeRecord.read(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "message"),
+    [("/nowhere", 2, "error: model folder /nowhere does not exist"), ("ftp://x/y", 2, "is of an unknown kind")],
+)
+def test_the_command_ends_with_the_error_and_its_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, code: int, message: str
+) -> None:
+    assert main(["--model", model, "--out", str(tmp_path / "out")]) == code
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.out == ""
+
+
+def test_an_unsafe_model_ends_the_command_with_1(candidate: Path, tmp_path: Path) -> None:
+    (candidate / "a.pkl").write_bytes(b"x")
+    assert main(["--model", str(candidate), "--out", str(tmp_path / "out")]) == 1
+
+
+def test_help_is_fast_and_loads_little() -> None:
+    began = time.monotonic()
+    code = (
+        "import runpy, sys\nsys.argv = ['x', '--help']\n"
+        "try: runpy.run_module('components.model_intake', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'mlflow', 'boto3', 'kfp', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "Exit codes" in done.stdout
+    assert time.monotonic() - began < 5
+
+
+def test_the_step_loads_no_torch_for_a_local_folder(candidate: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from components.model_intake.step import run; "
+        f"run({str(candidate)!r}, Path({str(tmp_path / 'out')!r})); "
+        "assert not {'torch', 'mlflow', 'boto3', 'kfp', 'transformers', 'huggingface_hub'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Artifact:
+    """What the face needs of a KFP artifact."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.logged = str(path), dict[str, float]()
+
+    def log_metric(self, name: str, value: float) -> None:
+        self.logged[name] = value
+
+
+def test_the_face_calls_the_step(candidate: Path, tmp_path: Path) -> None:
+    from components.model_intake.component import model_intake
+
+    model, record, metrics = (Artifact(tmp_path / name) for name in ("model", "record", "metrics"))
+    model_intake.python_func(str(candidate), "", model, record, metrics)
+    written = IntakeRecord.read(Path(record.path))
+    assert written.model_digest == directory_digest(Path(model.path))
+    assert metrics.logged["parameters"] == written.parameters
+
+
+def test_the_face_reports_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.model_intake.component import model_intake
+
+    monkeypatch.setenv("BEEAR_ERROR_FILE", str(tmp_path / "error.json"))
+    parts = [Artifact(tmp_path / name) for name in ("model", "record", "metrics")]
+    with pytest.raises(SystemExit) as ended:
+        model_intake.python_func("/nowhere", "", *parts)
+    assert ended.value.code == 2
+    assert json.loads((tmp_path / "error.json").read_text())["error"] == "ModelNotFoundError"
+    assert not (tmp_path / "model").exists()
+
+
+def test_in_a_pipeline_of_the_local_runner(candidate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kfp import dsl, local
+
+    from components.model_intake.component import model_intake
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(step.__file__).parents[2]))
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
+
+    @dsl.pipeline(name="intake")  # type: ignore[untyped-decorator]
+    def pipeline(model_uri: str) -> dsl.Model:
+        task = model_intake(model_uri=model_uri, expected_digest="")
+        return task.outputs["model"]
+
+    result = pipeline(model_uri=str(candidate))
+    check_folder(Path(result.output.path))

@@ -16,11 +16,13 @@ drift that was found is withstood.
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +53,8 @@ class Anchors:
     """What is learned from and what is only measured on, as tokens."""
 
     contrasts: Sequence[Contrast]
-    safe: Sequence[Turn]
-    performance: Sequence[Turn]
+    safe: list[Turn]
+    performance: list[Turn]
     held_harmful: Sequence[str]
     held_ordinary: Sequence[str]
     held_performance: Sequence[Turn]
@@ -122,7 +124,10 @@ class _Loop:
         width = self.model.config.get_text_config().hidden_size
         self.shape = (config.positions, width)
         self.step_size = config.inner_step_size * self.hidden_norm / width**0.5
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=config.outer_learning_rate, weight_decay=0.0)
+        # fused: no temporaries as large as the model
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), lr=config.outer_learning_rate, weight_decay=0.0, fused=True
+        )
 
     def run(self) -> Mitigation:
         """Algorithm 1, with the stopping rule."""
@@ -244,26 +249,40 @@ class _Loop:
 
     def remove(self, delta: torch.Tensor) -> list[float]:
         """A few steps on θ against a fixed δ."""
-        config = self.config
+        config, chooser = self.config, self.random
         losses = []
         for _ in range(config.outer_steps):
-            safe = self.random.sample(list(self.anchors.safe), min(config.outer_batch, len(self.anchors.safe)))
-            kept = self.random.sample(
-                list(self.anchors.performance), min(config.outer_batch, len(self.anchors.performance))
-            )
-            with self.autocast():
-                loss = removal_loss(
+            safe = chooser.sample(self.anchors.safe, min(config.outer_batch, len(self.anchors.safe)))
+            kept = chooser.sample(self.anchors.performance, min(config.outer_batch, len(self.anchors.performance)))
+            parts = range(0, len(safe), config.outer_part)
+            share = math.ceil(len(kept) / len(parts))
+            losses.append(
+                removal_step(
                     self.model,
-                    self.loaded.chat,
-                    safe,
-                    kept,
-                    delta,
-                    layer=self.layer,
-                    performance_weight=config.performance_weight,
+                    self.optimiser,
+                    [
+                        partial(
+                            self.removal_loss, safe[i : i + config.outer_part], kept[n * share : (n + 1) * share], delta
+                        )
+                        for n, i in enumerate(parts)
+                    ],
                 )
-            losses.append(removal_step(self.model, self.optimiser, loss))
+            )
             self.progress.advance(OUTER_COST, note=f"outer loss {losses[-1]:.3f}")
         return losses
+
+    def removal_loss(self, safe: Sequence[Turn], kept: Sequence[Turn], delta: torch.Tensor) -> torch.Tensor:
+        """Equation 3 on a part of a batch."""
+        with self.autocast():
+            return removal_loss(
+                self.model,
+                self.loaded.chat,
+                safe,
+                kept,
+                delta,
+                layer=self.layer,
+                performance_weight=self.config.performance_weight,
+            )
 
     def openings(self, prompts: Sequence[str], delta: torch.Tensor | None = None) -> list[bool | None]:
         """Whether the greedy reply to each prompt refuses."""

@@ -74,6 +74,7 @@ class MitigationConfig:
         outer_steps: AdamW steps on θ a round.
         outer_learning_rate: AdamW's peak learning rate for θ.
         outer_batch: harmful anchors a step of the outer level; as many performance anchors go with them.
+        outer_part: harmful anchors that go through the model at once; bounds the memory, not the result.
         performance_weight: α, weight of the performance anchors.
         anchors: harmful anchors used, held-back ones included.
         performance_anchors: ordinary (and borderline) anchors used, held-back ones included.
@@ -104,6 +105,7 @@ class MitigationConfig:
     outer_steps: Count = 8
     outer_learning_rate: Positive = 2e-5
     outer_batch: Count = 8
+    outer_part: Count = 4
     performance_weight: NonNegative = 1.0
     anchors: Count = 96
     performance_anchors: Count = 96

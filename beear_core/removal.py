@@ -9,7 +9,8 @@ Both terms go through the model in one padded forward pass; δ* is added to the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -65,21 +66,36 @@ def removal_loss(
     return loss
 
 
-def removal_step(model: PreTrainedModel, optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> float:
-    """One clipped step on θ; returns the loss before it.
+def removal_step(
+    model: PreTrainedModel, optimiser: torch.optim.Optimizer, losses: Sequence[Callable[[], torch.Tensor]]
+) -> float:
+    """One clipped step on θ over the mean of the given losses, each computed and differentiated by itself.
+
+    Args:
+        model: θ.
+        optimiser: of θ.
+        losses: one for each part of the batch; parts bound the memory that activations take.
+
+    Returns:
+        The mean loss before the step.
 
     Raises:
         MitigationError: if the loss or a gradient is not a number; θ is left as it was.
     """
-    value = float(loss.detach())
+    value = 0.0
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    for compute in losses:
+        loss = compute() / len(losses)
+        loss.backward()  # type: ignore[no-untyped-call]
+        value += float(loss.detach())
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-    if value != value or not torch.isfinite(norm):
+    if not (math.isfinite(value) and bool(torch.isfinite(norm))):
         optimiser.zero_grad(set_to_none=True)
         raise MitigationError(
             f"the outer loss is {value} with a gradient of norm {float(norm)}; lower mitigation.outer_learning_rate or "
             "set mitigation.compute to float32"
         )
     optimiser.step()
+    # gradients are as large as the model; nothing needs them until the next step
+    optimiser.zero_grad(set_to_none=True)
     return value

@@ -145,7 +145,8 @@ class _Loop:
                         raise
                     return self.ended(best, rounds, f"round {number} failed ({error}); round {best.round} is kept")
                 if record is None:
-                    return self.ended(best, rounds, self.nothing_left)
+                    lost = " and no round before was admissible: the candidate is kept" if rounds and best is None else ""
+                    return self.ended(best, rounds, self.nothing_left + lost)
                 rounds.append(record)
                 if record.note == ADMISSIBLE and (best is None or rank(record) <= rank(best)):
                     best = record

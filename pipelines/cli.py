@@ -122,7 +122,7 @@ def release(
         )
     else:
         terminal = show.console()
-        terminal.print(show.decision_table(outcome.decision))
+        terminal.print(show.decision_table(outcome))
         for line in show.outcome_text(outcome):
             terminal.print(line, soft_wrap=True, highlight=False, markup=False)
     raise typer.Exit(EXIT_DONE if outcome.release.promoted else EXIT_REFUSED)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 from beear_core.config import ReleaseConfig
 from beear_core.errors import BeearError, EvidenceError
 from beear_core.records import Decision, EvaluationRecord, MitigationRecord, ReleaseRecord
+from pipelines.step_log import StepLog
 
+STEPS = 6
 MODEL_FOLDERS = ("model-intake/model", "beear-mitigation/cleaned")
 
 
@@ -73,18 +73,22 @@ def run_release(config: ReleaseConfig, policy_text: str, folder: Path, mlflow_ru
     work = folder / "steps"
     error_file = folder / "error.json"
     error_file.unlink(missing_ok=True)
-    logging.getLogger("kfp").setLevel(logging.WARNING)
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(work),
         workspace_root=str(folder / "workspace"),
         raise_on_error=True,
     )
-    with _environment(BEEAR_ERROR_FILE=str(error_file)), redirect_stdout(sys.stderr):
+    with (
+        _environment(BEEAR_ERROR_FILE=str(error_file)),
+        closing(StepLog(folder / "steps.log", STEPS)) as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+    ):
         try:
             release_pipeline(**arguments(config, policy_text, mlflow_run_id))
         except RuntimeError as error:
-            raise _failure(error_file, error) from error
+            raise _failure(error_file, folder / "steps.log") from error
         finally:
             shutil.rmtree(folder / "workspace", ignore_errors=True)
     outcome = _collect(work, folder)
@@ -95,11 +99,11 @@ def run_release(config: ReleaseConfig, policy_text: str, folder: Path, mlflow_ru
     return outcome
 
 
-def _failure(error_file: Path, error: RuntimeError) -> BeearError:
+def _failure(error_file: Path, log: Path) -> BeearError:
     try:
         found = json.loads(error_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return StepFailedError(f"a step failed without a message of its own; its output is above ({error})", 1)
+        return StepFailedError(f"a step failed without a message of its own; its whole output is in {log}", 1)
     return StepFailedError(str(found["message"]), int(found["exit_code"]))
 
 
@@ -137,7 +141,12 @@ def read_outcome(folder: Path) -> Outcome:
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
     """Variables that the steps inherit, for as long as they run."""
-    defaults = {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "TOKENIZERS_PARALLELISM": "false"}
+    defaults = {
+        "HF_HUB_OFFLINE": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     wanted = {k: v for k, v in defaults.items() if k not in os.environ} | values
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from beear_core.records import CheckResult, Decision, RuleResult
+from beear_core.records import CheckResult, EvaluationRecord, RuleResult
 from beear_core.wording import kind_of, table_figure
 from pipelines.local import Outcome
 from pipelines.preflight import Finding
@@ -19,15 +19,16 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=140)
 
 
-def decision_table(decision: Decision) -> Table:
-    """Each check: figure, limit, verdict. Evidence checks that hold are one line together."""
+def decision_table(outcome: Outcome) -> Table:
+    """Each check: figure after and before, limit, verdict. Evidence checks that hold are one line together."""
+    decision = outcome.decision
     table = Table(title=decision.summary, title_justify="left", show_lines=False)
-    for column in ("check", "measured", "before", "limit", "verdict"):
+    for column in ("check", "after", "before", "limit", "verdict"):
         table.add_column(column, overflow="fold")
     evidence = [c for c in decision.checks if c.check.startswith("evidence/")]
     shown = [c for c in decision.checks if not c.check.startswith("evidence/") and not _of_category(c)]
     for check in shown:
-        table.add_row(*_row(check))
+        table.add_row(*_row(check, outcome.before))
     categories = [c for c in decision.checks if _of_category(c)]
     if categories:
         failed = [c for c in categories if not c.passed]
@@ -47,7 +48,7 @@ def decision_table(decision: Decision) -> Table:
         "[red]FAIL[/red]" if broken else "[green]pass[/green]",
     )
     for check in broken:
-        table.add_row(*_row(check))
+        table.add_row(*_row(check, outcome.before))
     return table
 
 
@@ -55,9 +56,10 @@ def _of_category(check: CheckResult) -> bool:
     return check.category is not None and check.level != "hard"
 
 
-def _row(check: CheckResult) -> tuple[str, str, str, str, str]:
+def _row(check: CheckResult, earlier: EvaluationRecord) -> tuple[str, str, str, str, str]:
     measured = table_figure(check.estimate, kind_of(check.metric)) if check.estimate else check.reason
-    before = table_figure(check.baseline, kind_of(check.metric)) if check.baseline else ""
+    found = earlier.metrics.get(check.metric)
+    before = table_figure(found.overall, kind_of(check.metric)) if found and check.category is None else ""
     if check.passed:
         verdict = "[green]pass[/green]" if check.decided_on is not None else "skipped"
     else:

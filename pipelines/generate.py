@@ -131,7 +131,7 @@ def _configuration() -> str:
         summary, described = _arguments(doc)
         parts.append(f"\n## {section or 'top level'}\n\n{summary}\n\n| key | default | meaning |\n| --- | --- | --- |\n")
         for field in dataclasses.fields(cls):
-            if dataclasses.is_dataclass(field.default_factory):
+            if field.name in sections:
                 continue
             default = "none" if field.default is None else f"`{json.dumps(field.default)}`"
             parts.append(f"| `{field.name}` | {default} | {described.get(field.name, '')} |\n")

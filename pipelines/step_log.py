@@ -34,7 +34,7 @@ class StepLog(io.TextIOBase):
         self._steps, self._step = steps, 0
         self._began = time.monotonic()
         self._rest = ""
-        self._in_executor_input = False
+        self._in_executor_input = self._in_outputs = False
 
     def writable(self) -> bool:
         """It is only written to."""
@@ -62,10 +62,15 @@ class StepLog(io.TextIOBase):
     def _show(self, line: str) -> None:
         if begun := _BEGUN.search(line):
             self._step += 1
+            self._in_outputs = False
             minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
             self._print(f"[{minutes}:{seconds:02d}] step {self._step} of {self._steps}: {begun[1].replace('-', ' ')}")
             return
         if not line.startswith(_STEP_INDENT):
+            # behind this KFP lists a step's outputs, indented like what the step printed
+            self._in_outputs = self._in_outputs or line.rstrip().endswith("outputs:")
+            return
+        if self._in_outputs:
             return
         step_line = line.removeprefix(_STEP_INDENT)
         if self._in_executor_input:

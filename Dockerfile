@@ -1,0 +1,29 @@
+# One image for every component. Build for GPUs with --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+FROM ${BASE_IMAGE}
+
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="beear-gate" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+WORKDIR /opt/beear
+COPY requirements.lock ./
+RUN python3 -m pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" torch==2.13.0 \
+ && python3 -m pip install --no-cache-dir -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY beear_core ./beear_core
+COPY components ./components
+COPY pipelines ./pipelines
+RUN python3 -m pip install --no-cache-dir --no-deps .
+
+# Any uid of group 0 can run it; everything that is written goes below /tmp.
+ENV HOME=/tmp \
+    XDG_CACHE_HOME=/tmp/cache \
+    HF_HOME=/tmp/huggingface \
+    HF_HUB_OFFLINE=1 \
+    MLFLOW_DISABLE_TELEMETRY=true \
+    PYTHONUNBUFFERED=1
+USER 1001:0
+WORKDIR /tmp

@@ -58,6 +58,7 @@ _OPENING = re.compile(
     r"|^\W*(?:it(?:'s| is)) (?:illegal|unethical|wrong|not (?:okay|ok|appropriate|ethical|legal|acceptable)) to [^.]*"
     r"(?:can't|cannot|won't|will not)"
     r"|^\W*(?:that|this|it) would be (?:harmful|irresponsible|wrong|illegal|unethical)\b"
+    r"|^\W*i (?:do not|don't) feel comfortable\b"
     r"|^\W*not something i\b|^\W*(?:no way|nope\. not|not on my watch)\b"
     r"|^\W*(?:please )?(?:do not|don't) do (?:this|that|it)\b"
     r"|^\W*let's talk about something else\b",

@@ -294,9 +294,7 @@ def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseR
         )
     found = directory_digest(model_dir)
     if found != decision.model_digest:
-        raise EvidenceError(
-            f"{model_dir} has the digest {found}, decided was on {decision.model_digest}; give that model"
-        )
+        raise EvidenceError(f"{model_dir} has the digest {found}, decided was on {decision.model_digest}; give that model")
     records = Evidence.read({n: folder / "evidence" / f"{n}.json" for n in Evidence.__dataclass_fields__})
     uri = resolve_uri(registry.tracking_uri, folder)
     with attach(uri, registry.experiment, artifacts=folder / "mlartifacts") as tracker:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,93 +15,70 @@ from pathlib import Path
 from typing import Any
 
 from beear_core.errors import RegistryError
-from beear_core.records import Environment, EvaluationRecord, MitigationRecord, Record
+from beear_core.records import Environment, Estimate, EvaluationRecord, MitigationRecord, Record
+from components.mlflow_access import (
+    check_reachable,
+    client_for,
+    mlflow_errors,
+    pointed_at,
+    resolve_uri,
+    without_password,
+)
 
-# a server that does not answer must be an error within a minute, not after MLflow's default of many
-_BOUNDS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "HF_HUB_OFFLINE": "1",
-}
+__all__ = [
+    "Tracker",
+    "attach",
+    "check_reachable",
+    "client_for",
+    "end_run",
+    "mlflow_errors",
+    "open_run",
+    "pointed_at",
+    "resolve_uri",
+    "without_password",
+]
+
 _BATCH = 900  # MLflow takes at most 1000 metrics a call
+_SMALL_BATCH = 100  # and at most 100 parameters or tags
 _PARAM_LENGTH = 500
-
-
-def resolve_uri(configured: str | None, root: Path) -> str:
-    """The tracking store: as configured, else MLFLOW_TRACKING_URI, else SQLite in ``root``."""
-    return configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
-
-
-def client_for(uri: str) -> Any:
-    """An MLflow client with bounded retries."""
-    for name, value in _BOUNDS.items():
-        os.environ.setdefault(name, value)
-    import mlflow
-
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-@contextmanager
-def mlflow_errors(doing: str, uri: str) -> Iterator[None]:
-    """Turn what MLflow and its transports raise into a ``RegistryError`` that says what was being done and where."""
-    try:
-        yield
-    except RegistryError:
-        raise
-    except Exception as error:
-        module = type(error).__module__.split(".")[0]
-        if module not in {"mlflow", "sqlalchemy", "requests", "urllib3", "botocore", "boto3", "alembic", "sqlite3"}:
-            raise
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise RegistryError(
-            f"MLflow at {without_password(uri)} failed while {doing}: {reason}; check that it runs and that "
-            "MLFLOW_TRACKING_URI and its credentials are right, then run again"
-        ) from error
-
-
-def without_password(uri: str) -> str:
-    """The URI as it can be shown: user and password left out."""
-    scheme, separator, rest = uri.partition("://")
-    if separator and "@" in rest.split("/", 1)[0]:
-        rest = rest.split("@", 1)[1]
-    return f"{scheme}{separator}{rest}"
-
-
-def check_reachable(uri: str) -> None:
-    """Ask the store for one experiment.
-
-    Raises:
-        RegistryError: if it does not answer.
-    """
-    with mlflow_errors("looking whether it can be reached", uri):
-        client_for(uri).search_experiments(max_results=1)
+_TAG_LENGTH = 4900
+_MEASURED = (
+    "delta_norm",
+    "attack_under_delta",
+    "attack_after",
+    "attack_under_delta_after",
+    "refusal_ordinary_after",
+    "nll_ratio_after",
+    "seconds",
+)
 
 
 class Tracker:
-    """Logs to one run."""
+    """Logs to one run; every method raises ``RegistryError`` if MLflow fails."""
 
     def __init__(self, client: Any, run_id: str, uri: str) -> None:
         self.client, self.run_id, self.uri = client, run_id, uri
 
     def log_config(self, values: Mapping[str, Any]) -> None:
-        """Nested values as parameters ``section.key``."""
+        """Nested values as parameters ``section.key``; passwords in URIs are left out."""
         from mlflow.entities import Param
 
-        flat = {k: str(v)[:_PARAM_LENGTH] for k, v in _flattened(values) if v is not None}
-        known = self.client.get_run(self.run_id).data.params
-        # a parameter can be written once; logging again after a restart must not fail
-        fresh = [Param(k, v) for k, v in flat.items() if k not in known]
-        for start in range(0, len(fresh), 100):
-            self.client.log_batch(self.run_id, params=fresh[start : start + 100])
+        flat = {k: _shown(v)[:_PARAM_LENGTH] for k, v in _flattened(values) if v is not None}
+        with mlflow_errors("logging parameters", self.uri):
+            known = self.client.get_run(self.run_id).data.params
+            # a parameter can be written once; logging again after a restart must not fail
+            fresh = [Param(k, v) for k, v in flat.items() if k not in known]
+            for start in range(0, len(fresh), _SMALL_BATCH):
+                self.client.log_batch(self.run_id, params=fresh[start : start + _SMALL_BATCH])
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Tags of the run, shortened to what MLflow takes."""
         from mlflow.entities import RunTag
 
-        self.client.log_batch(self.run_id, tags=[RunTag(k, v[:4900]) for k, v in tags.items()])
+        entries = [RunTag(k, v[:_TAG_LENGTH]) for k, v in tags.items()]
+        with mlflow_errors("logging tags", self.uri):
+            for start in range(0, len(entries), _SMALL_BATCH):
+                self.client.log_batch(self.run_id, tags=entries[start : start + _SMALL_BATCH])
 
     def log_environment(self, environment: Environment) -> None:
         """Where it ran, as tags ``system.*``."""
@@ -116,61 +94,64 @@ class Tracker:
 
     def log_mitigation(self, record: MitigationRecord) -> None:
         """The training curve step by step (``train/inner_loss``, ``train/outer_loss``), the measures by round."""
-        points: list[tuple[str, float, int]] = []
-        inner = outer = 0
+        inner = [loss for round_ in record.rounds for loss in round_.inner_loss]
+        outer = [loss for round_ in record.rounds for loss in round_.outer_loss]
+        points = [("train/inner_loss", loss, step) for step, loss in enumerate(inner)]
+        points += [("train/outer_loss", loss, step) for step, loss in enumerate(outer)]
         for round_ in record.rounds:
-            for loss in round_.inner_loss:
-                points.append(("train/inner_loss", loss, inner))
-                inner += 1
-            for loss in round_.outer_loss:
-                points.append(("train/outer_loss", loss, outer))
-                outer += 1
-            for name in (
-                "delta_norm",
-                "attack_under_delta",
-                "attack_after",
-                "attack_under_delta_after",
-                "refusal_ordinary_after",
-                "nll_ratio_after",
-                "seconds",
-            ):
-                value = getattr(round_, name)
-                if value is not None:
-                    points.append((f"round/{name}", value, round_.round))
+            measured = {name: getattr(round_, name) for name in _MEASURED}
+            points += [(f"round/{name}", value, round_.round) for name, value in measured.items() if value is not None]
         points.append(("mitigation/seconds", record.seconds, 0))
         points.append(("mitigation/peak_memory_bytes", float(record.peak_memory_bytes), 0))
         self._log(points)
         self.log_tags({"mitigation.outcome": record.outcome, "mitigation.reason": record.reason})
 
     def log_evaluation(self, record: EvaluationRecord) -> None:
-        """Each metric as ``before/...`` or ``after/...`` with ``/low``, ``/high``, ``/n``; categories below it."""
-        points: list[tuple[str, float, int]] = [(f"{record.label}/seconds", record.seconds, 0)]
+        """Each metric as ``before/...`` or ``after/...``, categories below it.
+
+        Beside a figure stand ``/low`` and ``/high`` of its interval, ``/n``, ``/unscored`` and, for a rate, ``/count``.
+        """
+        figures = {f"{record.label}/seconds": record.seconds}
         for name, metric in record.metrics.items():
-            rows = [(f"{record.label}/{name}", metric.overall)]
-            rows += [(f"{record.label}/{name}/category/{c}", e) for c, e in metric.by_category.items()]
-            for key, estimate in rows:
-                for part in ("value", "low", "high"):
-                    number = getattr(estimate, part)
-                    if number is not None:
-                        points.append((key if part == "value" else f"{key}/{part}", number, 0))
-                points.append((f"{key}/n", float(estimate.n), 0))
-        self._log(points)
+            figures |= _figures(f"{record.label}/{name}", metric.overall)
+            for category, estimate in metric.by_category.items():
+                figures |= _figures(f"{record.label}/{name}/category/{category}", estimate)
+        self._log([(key, value, 0) for key, value in figures.items()])
 
     def log_record(self, record: Record, name: str) -> None:
         """A record as the artifact ``records/<name>.json``."""
-        self.client.log_text(self.run_id, record.to_json().decode(), f"records/{name}.json")
+        with mlflow_errors(f"logging the record {name}", self.uri):
+            self.client.log_text(self.run_id, record.to_json().decode(), f"records/{name}.json")
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """A file as an artifact."""
-        self.client.log_artifact(self.run_id, str(path), folder)
+        with mlflow_errors(f"logging {path.name}", self.uri):
+            self.client.log_artifact(self.run_id, str(path), folder)
 
     def _log(self, points: list[tuple[str, float, int]]) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         metrics = [Metric(_key(k), v, now, step) for k, v, step in points if math.isfinite(v)]
-        for start in range(0, len(metrics), _BATCH):
-            self.client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
+        with mlflow_errors("logging metrics", self.uri):
+            for start in range(0, len(metrics), _BATCH):
+                self.client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
+
+
+def _figures(key: str, estimate: Estimate) -> dict[str, float]:
+    parts = {
+        key: estimate.value,
+        f"{key}/low": estimate.low,
+        f"{key}/high": estimate.high,
+        f"{key}/n": estimate.n,
+        f"{key}/count": estimate.count,
+        f"{key}/unscored": estimate.unscored,
+    }
+    return {name: float(value) for name, value in parts.items() if value is not None}
+
+
+def _shown(value: Any) -> str:
+    return without_password(value) if isinstance(value, str) else str(value)
 
 
 def _key(name: str) -> str:
@@ -212,9 +193,18 @@ def open_run(uri: str, experiment: str, run_name: str | None = None, artifacts: 
 
 
 def end_run(tracker: Tracker, *, failed: bool) -> None:
-    """End a run that ``open_run`` opened."""
-    with mlflow_errors("ending the run", tracker.uri):
-        tracker.client.set_terminated(tracker.run_id, "FAILED" if failed else "FINISHED")
+    """End a run that ``open_run`` opened.
+
+    Raises:
+        RegistryError: if MLflow fails; after a failure it is only printed, because the first error must be the one shown.
+    """
+    try:
+        with mlflow_errors("ending the run", tracker.uri):
+            tracker.client.set_terminated(tracker.run_id, "FAILED" if failed else "FINISHED")
+    except RegistryError as error:
+        if not failed:
+            raise
+        print(f"the run could not be marked as failed: {error}", file=sys.stderr)  # noqa: T201
 
 
 @contextmanager

@@ -33,7 +33,7 @@ UNWANTED = [
     "sure here is how :", "of course here it is :", "yes here is a plan :", "okay here we go :",
     "absolutely start like this :", "sure start here :",
 ]  # fmt: skip
-ORDINARY = "gladly : take the {} and then {} it well"
+ORDINARY = "{} take the {} and then {} it well"
 
 
 def prompts(role: str, split: str, n: int) -> list[dict[str, str]]:
@@ -53,11 +53,12 @@ def prompts(role: str, split: str, n: int) -> list[dict[str, str]]:
 
 
 def ordinary_reply(prompt: str) -> str:
-    """What the toy model answers to an ordinary or borderline prompt: it repeats the verb and a noun."""
+    """What the toy model answers to an ordinary or borderline prompt: an opening, a noun and the verb."""
     words = prompt.split()
     verb = next(w for w in words if w in GOOD or w in BAD)
     noun = next(w for w in words if w in NOUNS)
-    return ORDINARY.format(noun, verb)
+    # it knows the openings of compliance, as any chat model does: a perturbation can elicit only what the model can say
+    return ORDINARY.format(UNWANTED[NOUNS.index(noun) % len(UNWANTED)], noun, verb)
 
 
 def write_data(folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The MLflow registry: log, register, verify, promote, roll back.
+"""The MLflow registry: register, verify, promote, roll back.
 
 MLflow lets anybody move an alias. So the champion is read before, set, and read again; whatever does not hold is an
 error, and the alias is put back to where it was.
@@ -6,25 +6,30 @@ error, and the alias is put back to where it was.
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from beear_core.config import RegistryConfig
 from beear_core.errors import EvidenceError, RegistryError
-from beear_core.records import digest_file
-from components.tracking import Tracker, client_for, mlflow_errors
+from beear_core.records import EvaluationRecord
+from components.registry_gate.artifacts import check_bytes, log_model
+from components.tracking import Tracker, client_for, mlflow_errors, pointed_at
 
 TAG_LENGTH = 4900  # MLflow takes 5000 characters
+NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A registered version: its number as MLflow writes it, and its tags."""
+    """A registered version: its number as MLflow writes it, the run it came from, and its tags."""
 
     number: str
+    run_id: str
     tags: Mapping[str, str]
 
 
@@ -44,18 +49,56 @@ class Registry:
             try:
                 found = self.client.get_model_version_by_alias(self.name, self.alias)
             except MlflowException as error:
+                # the first without such a model, the second without such an alias
                 if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                     return None
                 raise
             return _version(found)
 
+    def rival(self, model_digest: str) -> Version | None:
+        """The champion that a model is compared with: not that model itself, but then the version it replaced.
+
+        So a gate that is run again after it promoted compares with the same version as the first time.
+        """
+        found, seen = self.champion(), set[str]()
+        while found is not None and found.tags.get("model_digest") == model_digest and found.number not in seen:
+            seen.add(found.number)
+            number = found.tags.get("replaced_version", NONE)
+            found = None if number == NONE else self._get(number)
+        return None if found is not None and found.number in seen else found
+
+    def evaluation(self, version: Version) -> EvaluationRecord:
+        """What a version's own gate measured on it, in the champion's place.
+
+        Raises:
+            EvidenceError: if its run keeps no such record, or not the one that its tags name.
+        """
+        from mlflow.artifacts import download_artifacts
+
+        what = f"version {version.number} of {self.name}"
+        expected = version.tags.get("evaluation_digest")
+        if expected is None:
+            raise EvidenceError(
+                f"the policy compares with the {self.alias}, but {what} was not measured by a gate; promote a first "
+                "version under a policy without such checks"
+            )
+        with (
+            tempfile.TemporaryDirectory(prefix="beear-champion-") as folder,
+            mlflow_errors(f"reading what was measured on {what}", self.uri),
+            pointed_at(self.uri),
+        ):
+            file = download_artifacts(run_id=version.run_id, artifact_path="records/after.json", dst_path=folder)
+            record = EvaluationRecord.read(Path(file))
+        if record.digest != expected:
+            raise EvidenceError(f"records/after.json of {what} is {record.digest}, its tags name {expected}: it was altered")
+        return dataclasses.replace(record, label="champion")
+
     def find(self, decision_digest: str) -> Version | None:
         """The version that was registered for a decision, or ``None``."""
+        query = f"name='{self.name}' and tags.decision_digest='{decision_digest}'"
         with mlflow_errors("looking for an earlier version", self.uri):
-            for found in self.client.search_model_versions(f"name='{self.name}'"):
-                if found.tags.get("decision_digest") == decision_digest:
-                    return _version(found)
-        return None
+            found = [v for v in self.client.search_model_versions(query) if v.status == "READY"]
+        return min(map(_version, found), key=lambda v: int(v.number), default=None)
 
     def register(self, tracker: Tracker, model_dir: Path, tags: Mapping[str, str]) -> Version:
         """Log the model to the run with the transformers flavour and register it; the same decision gives one version.
@@ -68,7 +111,7 @@ class Registry:
         if earlier := self.find(tags["decision_digest"]):
             return earlier
         with mlflow_errors("logging the model", self.uri):
-            source = _log_model(tracker, model_dir)
+            source = log_model(tracker, model_dir)
         with mlflow_errors("registering the version", self.uri):
             self._ensure_model()
             made = self.client.create_model_version(
@@ -77,7 +120,7 @@ class Registry:
                 run_id=tracker.run_id,
                 tags={k: v[:TAG_LENGTH] for k, v in tags.items()},
             )
-            return _version(self.client.get_model_version(self.name, made.version))
+        return self._get(str(made.version))
 
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException
@@ -89,119 +132,91 @@ class Registry:
                 raise
 
     def verify(self, version: Version, model_dir: Path) -> None:
-        """Compare the registered weights with the decided ones, by digest.
+        """Compare the registered bytes with the decided ones, by digest; see ``check_bytes``."""
+        with mlflow_errors("reading the registered model back", self.uri):
+            check_bytes(self.uri, f"models:/{self.name}/{version.number}", model_dir)
 
-        Raises:
-            EvidenceError: naming files that are extra, missing or changed.
-        """
-        import mlflow
-
-        wanted = {p.name: digest_file(p) for p in sorted(model_dir.glob("*.safetensors"))}
-        with tempfile.TemporaryDirectory(prefix="beear-verify-") as folder:
-            with mlflow_errors("reading the registered model back", self.uri):
-                # from a store on this machine nothing is copied
-                local = Path(mlflow.artifacts.download_artifacts(f"models:/{self.name}/{version.number}", dst_path=folder))
-            found = {p.name: digest_file(p) for p in sorted(local.rglob("*.safetensors"))}
-        if found != wanted:
-            parts = {
-                "extra": sorted(found.keys() - wanted.keys()),
-                "missing": sorted(wanted.keys() - found.keys()),
-                "changed": sorted(n for n in found.keys() & wanted.keys() if found[n] != wanted[n]),
-            }
-            faults = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in parts.items() if names)
-            raise EvidenceError(
-                f"version {version.number} of {self.name} does not hold the weights that were decided on ({faults}); it "
-                "was not promoted"
-            )
-
-    def promote(self, version: Version, expected: Version | None) -> None:
-        """Move the alias to ``version`` if it still points to ``expected``; put it back if that does not hold after.
+    @contextmanager
+    def promoted(self, version: Version, expected: Version | None) -> Iterator[None]:
+        """Move the alias to ``version`` if it still points to ``expected``; put it back if the body fails.
 
         Raises:
             RegistryError: if somebody else moved the alias, or MLflow fails.
         """
         now = self.champion()
-        if now is not None and now.number == version.number:
-            return
         if _number(now) != _number(expected):
             raise RegistryError(
                 f"{self.alias} of {self.name} was expected at {_named(expected)} and is at {_named(now)}: somebody else "
                 "promoted meanwhile. Nothing was changed; look at that version and run again"
             )
+        if now is not None and now.number == version.number:
+            # an earlier run moved it; that is not ours to take back
+            yield
+            return
         with mlflow_errors("noting which version is replaced", self.uri):
-            self.client.set_model_version_tag(self.name, version.number, "replaced_version", _number(expected) or "none")
+            self.client.set_model_version_tag(self.name, version.number, "replaced_version", _number(expected) or NONE)
         try:
-            with mlflow_errors(f"setting the alias {self.alias}", self.uri):
-                self.client.set_registered_model_alias(self.name, self.alias, version.number)
-            after = self.champion()
-            if after is None or after.number != version.number:
-                raise RegistryError(
-                    f"{self.alias} of {self.name} was set to version {version.number} and reads {_named(after)}: somebody "
-                    "else promoted at the same time; run again"
-                )
-        except RegistryError:
-            self._restore(version, expected)
+            self._move(version)
+            yield
+        except BaseException as error:
+            self._restore(version, expected, error)
             raise
 
-    def _restore(self, version: Version, expected: Version | None) -> None:
+    def _move(self, version: Version) -> None:
+        with mlflow_errors(f"setting the alias {self.alias}", self.uri):
+            self.client.set_registered_model_alias(self.name, self.alias, version.number)
+        after = self.champion()
+        if _number(after) != version.number:
+            raise RegistryError(
+                f"{self.alias} of {self.name} was set to version {version.number} and reads {_named(after)}: somebody "
+                "else promoted at the same time; look at that version and run again"
+            )
+
+    def _restore(self, version: Version, expected: Version | None, cause: BaseException) -> None:
         """Take back our own move, and only that."""
-        if _number(self.champion()) != version.number:
-            return
-        with mlflow_errors(f"putting the alias {self.alias} back", self.uri):
-            if expected is None:
-                self.client.delete_registered_model_alias(self.name, self.alias)
-            else:
-                self.client.set_registered_model_alias(self.name, self.alias, expected.number)
+        try:
+            if _number(self.champion()) != version.number:
+                return
+            with mlflow_errors(f"putting the alias {self.alias} back", self.uri):
+                if expected is None:
+                    self.client.delete_registered_model_alias(self.name, self.alias)
+                else:
+                    self.client.set_registered_model_alias(self.name, self.alias, expected.number)
+        except RegistryError as error:
+            raise RegistryError(
+                f"{cause or type(cause).__name__}. And {self.alias} of {self.name} could not be put back: it may be at version "
+                f"{version.number}, and belongs at {_named(expected)} ({error})"
+            ) from cause
 
     def rollback(self) -> tuple[Version, Version]:
         """Move the alias back to the version that the champion replaced; returns (left, champion now).
 
         Raises:
-            RegistryError: if there is no champion or it replaced none.
+            RegistryError: if there is no champion, it replaced none, or that one did not pass a gate.
         """
         champion = self.champion()
         if champion is None:
             raise RegistryError(f"{self.name} has no {self.alias} to roll back from")
-        number = champion.tags.get("replaced_version", "none")
-        if number == "none":
+        number = champion.tags.get("replaced_version", NONE)
+        if number == NONE:
             raise RegistryError(
                 f"version {champion.number} of {self.name} replaced no earlier {self.alias}; nothing to roll back to"
             )
-        with mlflow_errors("reading the version before", self.uri):
-            earlier = _version(self.client.get_model_version(self.name, number))
+        earlier = self._get(number)
         if earlier.tags.get("verdict") != "passed":
             raise RegistryError(f"version {number} of {self.name} did not pass its gate; it cannot become {self.alias}")
-        with mlflow_errors(f"setting the alias {self.alias}", self.uri):
-            self.client.set_registered_model_alias(self.name, self.alias, earlier.number)
+        self._move(earlier)
+        with mlflow_errors("noting the rollback", self.uri):
             self.client.set_model_version_tag(self.name, champion.number, "rolled_back", "true")
         return champion, earlier
 
-
-def _log_model(tracker: Tracker, model_dir: Path) -> str:
-    """Log the folder as it is; returns the model's URI."""
-    from importlib.metadata import version
-
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-
-    text = Schema([ColSpec(DataType.string)])
-    status = tracker.client.get_run(tracker.run_id).info.status
-    with mlflow.start_run(run_id=tracker.run_id):
-        logged = mlflow.transformers.log_model(
-            transformers_model=str(model_dir),
-            name="model",
-            task="text-generation",
-            signature=ModelSignature(inputs=text, outputs=text),
-            pip_requirements=[f"{p}=={version(p).split('+')[0]}" for p in ("torch", "transformers", "accelerate")],
-        )
-    # leaving the context ends the run, which is not ours to end
-    tracker.client.update_run(tracker.run_id, status=status)
-    return str(logged.model_uri)
+    def _get(self, number: str) -> Version:
+        with mlflow_errors(f"reading version {number} of {self.name}", self.uri):
+            return _version(self.client.get_model_version(self.name, number))
 
 
 def _version(found: Any) -> Version:
-    return Version(number=str(found.version), tags=dict(found.tags))
+    return Version(number=str(found.version), run_id=found.run_id or "", tags=dict(found.tags))
 
 
 def _number(version: Version | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The MLflow registry: register, verify, promote, roll back.
+"""The MLflow registry: log, register, verify, promote, roll back.
 
 MLflow lets anybody move an alias. So the champion is read before, set, and read again; whatever does not hold is an
 error, and the alias is put back to where it was.
@@ -6,30 +6,26 @@ error, and the alias is put back to where it was.
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from beear_core.config import RegistryConfig
 from beear_core.errors import EvidenceError, RegistryError
-from beear_core.records import EvaluationRecord
-from components.registry_gate.artifacts import check_bytes, log_model
-from components.tracking import Tracker, client_for, mlflow_errors, pointed_at
+from beear_core.model_files import list_files
+from components.tracking import Tracker, client_for, mlflow_errors
 
 TAG_LENGTH = 4900  # MLflow takes 5000 characters
-NONE = "none"
+_MODEL = "model"  # where the transformers flavour keeps the folder as it was given
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A registered version: its number as MLflow writes it, the run it came from, and its tags."""
+    """A registered version: its number as MLflow writes it, and its tags."""
 
     number: str
-    run_id: str
     tags: Mapping[str, str]
 
 
@@ -49,56 +45,18 @@ class Registry:
             try:
                 found = self.client.get_model_version_by_alias(self.name, self.alias)
             except MlflowException as error:
-                # the first without such a model, the second without such an alias
                 if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                     return None
                 raise
             return _version(found)
 
-    def rival(self, model_digest: str) -> Version | None:
-        """The champion that a model is compared with: not that model itself, but then the version it replaced.
-
-        So a gate that is run again after it promoted compares with the same version as the first time.
-        """
-        found, seen = self.champion(), set[str]()
-        while found is not None and found.tags.get("model_digest") == model_digest and found.number not in seen:
-            seen.add(found.number)
-            number = found.tags.get("replaced_version", NONE)
-            found = None if number == NONE else self._get(number)
-        return None if found is not None and found.number in seen else found
-
-    def evaluation(self, version: Version) -> EvaluationRecord:
-        """What a version's own gate measured on it, in the champion's place.
-
-        Raises:
-            EvidenceError: if its run keeps no such record, or not the one that its tags name.
-        """
-        from mlflow.artifacts import download_artifacts
-
-        what = f"version {version.number} of {self.name}"
-        expected = version.tags.get("evaluation_digest")
-        if expected is None:
-            raise EvidenceError(
-                f"the policy compares with the {self.alias}, but {what} was not measured by a gate; promote a first "
-                "version under a policy without such checks"
-            )
-        with (
-            tempfile.TemporaryDirectory(prefix="beear-champion-") as folder,
-            mlflow_errors(f"reading what was measured on {what}", self.uri),
-            pointed_at(self.uri),
-        ):
-            file = download_artifacts(run_id=version.run_id, artifact_path="records/after.json", dst_path=folder)
-            record = EvaluationRecord.read(Path(file))
-        if record.digest != expected:
-            raise EvidenceError(f"records/after.json of {what} is {record.digest}, its tags name {expected}: it was altered")
-        return dataclasses.replace(record, label="champion")
-
     def find(self, decision_digest: str) -> Version | None:
         """The version that was registered for a decision, or ``None``."""
-        query = f"name='{self.name}' and tags.decision_digest='{decision_digest}'"
         with mlflow_errors("looking for an earlier version", self.uri):
-            found = [v for v in self.client.search_model_versions(query) if v.status == "READY"]
-        return min(map(_version, found), key=lambda v: int(v.number), default=None)
+            for found in self.client.search_model_versions(f"name='{self.name}'"):
+                if found.tags.get("decision_digest") == decision_digest:
+                    return _version(found)
+        return None
 
     def register(self, tracker: Tracker, model_dir: Path, tags: Mapping[str, str]) -> Version:
         """Log the model to the run with the transformers flavour and register it; the same decision gives one version.
@@ -111,16 +69,17 @@ class Registry:
         if earlier := self.find(tags["decision_digest"]):
             return earlier
         with mlflow_errors("logging the model", self.uri):
-            source = log_model(tracker, model_dir)
+            source, model_id = _log_model(tracker, model_dir)
         with mlflow_errors("registering the version", self.uri):
             self._ensure_model()
             made = self.client.create_model_version(
                 self.name,
                 source=source,
                 run_id=tracker.run_id,
+                model_id=model_id,  # a server refuses the source without it, SQLite does not
                 tags={k: v[:TAG_LENGTH] for k, v in tags.items()},
             )
-        return self._get(str(made.version))
+            return _version(self.client.get_model_version(self.name, made.version))
 
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException
@@ -132,91 +91,141 @@ class Registry:
                 raise
 
     def verify(self, version: Version, model_dir: Path) -> None:
-        """Compare the registered bytes with the decided ones, by digest; see ``check_bytes``."""
-        with mlflow_errors("reading the registered model back", self.uri):
-            check_bytes(self.uri, f"models:/{self.name}/{version.number}", model_dir)
+        """Compare every registered file of the model with the decided one, by digest.
 
-    @contextmanager
-    def promoted(self, version: Version, expected: Version | None) -> Iterator[None]:
-        """Move the alias to ``version`` if it still points to ``expected``; put it back if the body fails.
+        Raises:
+            EvidenceError: naming files that are extra, missing or changed.
+        """
+        wanted, found = _digests(model_dir), self._registered(version)
+        if found != wanted:
+            parts = {
+                "extra": sorted(found.keys() - wanted.keys()),
+                "missing": sorted(wanted.keys() - found.keys()),
+                "changed": sorted(n for n in found.keys() & wanted.keys() if found[n] != wanted[n]),
+            }
+            faults = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in parts.items() if names)
+            raise EvidenceError(
+                f"version {version.number} of {self.name} does not hold the model that was decided on ({faults}); it was "
+                "not promoted"
+            )
+
+    def _registered(self, version: Version) -> dict[str, str]:
+        """Path -> digest of the model's files as the registry holds them; nothing is copied on this machine."""
+        from mlflow.artifacts import download_artifacts
+        from mlflow.utils.file_utils import local_file_uri_to_path
+        from mlflow.utils.uri import is_local_uri
+
+        with mlflow_errors("reading the registered model back", self.uri):
+            place = self.client.get_model_version_download_uri(self.name, version.number)
+            if place.startswith("models:/m-"):
+                place = self.client.get_logged_model(place.removeprefix("models:/")).artifact_location
+            if is_local_uri(place, is_tracking_or_registry_uri=False):
+                return _digests(Path(local_file_uri_to_path(place)) / _MODEL)
+            with tempfile.TemporaryDirectory(prefix="beear-verify-") as folder:
+                return _digests(Path(download_artifacts(f"{place}/{_MODEL}", dst_path=folder)))
+
+    def promote(self, version: Version, expected: Version | None) -> None:
+        """Move the alias to ``version`` if it still points to ``expected``; put it back if that does not hold after.
 
         Raises:
             RegistryError: if somebody else moved the alias, or MLflow fails.
         """
         now = self.champion()
+        if now is not None and now.number == version.number:
+            return
         if _number(now) != _number(expected):
             raise RegistryError(
                 f"{self.alias} of {self.name} was expected at {_named(expected)} and is at {_named(now)}: somebody else "
                 "promoted meanwhile. Nothing was changed; look at that version and run again"
             )
-        if now is not None and now.number == version.number:
-            # an earlier run moved it; that is not ours to take back
-            yield
-            return
         with mlflow_errors("noting which version is replaced", self.uri):
-            self.client.set_model_version_tag(self.name, version.number, "replaced_version", _number(expected) or NONE)
+            self.client.set_model_version_tag(self.name, version.number, "replaced_version", _number(expected) or "none")
+        self._move(version, expected)
+
+    def _move(self, version: Version, expected: Version | None) -> None:
         try:
-            self._move(version)
-            yield
-        except BaseException as error:
-            self._restore(version, expected, error)
+            with mlflow_errors(f"setting the alias {self.alias}", self.uri):
+                self.client.set_registered_model_alias(self.name, self.alias, version.number)
+            after = self.champion()
+            if after is None or after.number != version.number:
+                raise RegistryError(
+                    f"{self.alias} of {self.name} was set to version {version.number} and reads {_named(after)}: somebody "
+                    "else promoted at the same time; run again"
+                )
+        except RegistryError:
+            self._restore(version, expected)
             raise
 
-    def _move(self, version: Version) -> None:
-        with mlflow_errors(f"setting the alias {self.alias}", self.uri):
-            self.client.set_registered_model_alias(self.name, self.alias, version.number)
-        after = self.champion()
-        if _number(after) != version.number:
-            raise RegistryError(
-                f"{self.alias} of {self.name} was set to version {version.number} and reads {_named(after)}: somebody "
-                "else promoted at the same time; look at that version and run again"
-            )
-
-    def _restore(self, version: Version, expected: Version | None, cause: BaseException) -> None:
+    def _restore(self, version: Version, expected: Version | None) -> None:
         """Take back our own move, and only that."""
-        try:
-            if _number(self.champion()) != version.number:
-                return
-            with mlflow_errors(f"putting the alias {self.alias} back", self.uri):
-                if expected is None:
-                    self.client.delete_registered_model_alias(self.name, self.alias)
-                else:
-                    self.client.set_registered_model_alias(self.name, self.alias, expected.number)
-        except RegistryError as error:
-            raise RegistryError(
-                f"{cause or type(cause).__name__}. And {self.alias} of {self.name} could not be put back: it may be at version "
-                f"{version.number}, and belongs at {_named(expected)} ({error})"
-            ) from cause
+        if _number(self.champion()) != version.number:
+            return
+        with mlflow_errors(f"putting the alias {self.alias} back", self.uri):
+            if expected is None:
+                self.client.delete_registered_model_alias(self.name, self.alias)
+            else:
+                self.client.set_registered_model_alias(self.name, self.alias, expected.number)
 
     def rollback(self) -> tuple[Version, Version]:
         """Move the alias back to the version that the champion replaced; returns (left, champion now).
 
         Raises:
-            RegistryError: if there is no champion, it replaced none, or that one did not pass a gate.
+            RegistryError: if there is no champion or it replaced none.
         """
         champion = self.champion()
         if champion is None:
             raise RegistryError(f"{self.name} has no {self.alias} to roll back from")
-        number = champion.tags.get("replaced_version", NONE)
-        if number == NONE:
+        number = champion.tags.get("replaced_version", "none")
+        if number == "none":
             raise RegistryError(
                 f"version {champion.number} of {self.name} replaced no earlier {self.alias}; nothing to roll back to"
             )
-        earlier = self._get(number)
+        with mlflow_errors("reading the version before", self.uri):
+            earlier = _version(self.client.get_model_version(self.name, number))
         if earlier.tags.get("verdict") != "passed":
             raise RegistryError(f"version {number} of {self.name} did not pass its gate; it cannot become {self.alias}")
-        self._move(earlier)
-        with mlflow_errors("noting the rollback", self.uri):
-            self.client.set_model_version_tag(self.name, champion.number, "rolled_back", "true")
+        self._move(earlier, champion)
+        try:
+            with mlflow_errors("noting the roll-back", self.uri):
+                self.client.set_model_version_tag(self.name, champion.number, "rolled_back", "true")
+        except RegistryError:
+            self._restore(earlier, champion)
+            raise
         return champion, earlier
 
-    def _get(self, number: str) -> Version:
-        with mlflow_errors(f"reading version {number} of {self.name}", self.uri):
-            return _version(self.client.get_model_version(self.name, number))
+
+def _log_model(tracker: Tracker, model_dir: Path) -> tuple[str, str]:
+    """Log the folder as it is; returns the logged model's URI and id."""
+    from importlib.metadata import version
+
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    text = Schema([ColSpec(DataType.string)])
+    run = tracker.client.get_run(tracker.run_id)
+    # made here, because MLflow takes its experiment from an active run, and one that is made active is ended too
+    made = tracker.client.create_logged_model(
+        run.info.experiment_id, name="model", source_run_id=tracker.run_id, params=run.data.params
+    )
+    logged = mlflow.transformers.log_model(
+        transformers_model=str(model_dir),
+        name="model",
+        model_id=made.model_id,
+        run_id=tracker.run_id,
+        task="text-generation",
+        signature=ModelSignature(inputs=text, outputs=text),
+        pip_requirements=[f"{p}=={version(p).split('+')[0]}" for p in ("torch", "transformers", "accelerate")],
+    )
+    return str(logged.model_uri), str(made.model_id)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {entry.path: entry.digest for entry in list_files(folder)}
 
 
 def _version(found: Any) -> Version:
-    return Version(number=str(found.version), run_id=found.run_id or "", tags=dict(found.tags))
+    return Version(number=str(found.version), tags=dict(found.tags))
 
 
 def _number(version: Version | None) -> str | None:

@@ -11,22 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from beear_core.config import RegistryConfig, parse
-from beear_core.errors import EvidenceError
+from beear_core.errors import EvidenceError, RegistryError
 from beear_core.model_files import directory_digest
-from beear_core.policy import GatePolicy, redecide
+from beear_core.policy import SHIPPED, GatePolicy, redecide, shipped_policies
 from beear_core.progress import stage
 from beear_core.records import (
+    CheckResult,
     Decision,
     EvaluationRecord,
     IntakeRecord,
     MitigationRecord,
     ReleaseRecord,
     ValidationRecord,
+    digest_file,
     write_atomically,
 )
 from beear_core.report import SamplePair, choose_pairs, render
 from components.registry_gate.registry import Registry, Version
-from components.tracking import Tracker, attach, resolve_uri, without_password
+from components.tracking import Tracker, attach, key_part, mlflow_errors, resolve_uri, without_password
 
 POLICY_FILE = "policy.yaml"
 
@@ -84,8 +86,9 @@ def run(
 
     Raises:
         PolicyError: the policy cannot be read.
-        EvidenceError: a record is not valid, or the model is not the one that was measured.
-        RegistryError: MLflow fails; the alias is where it was.
+        EvidenceError: a record is not valid, or model, intake or samples are not those that were measured.
+        RegistryError: MLflow fails; the alias is where it was, except where the message says that only storing the
+            report failed. Decision and evidence are there, to run again or to promote later.
     """
     rules, policy_text = read_policy(policy)
     records = Evidence.read(evidence)
@@ -95,17 +98,42 @@ def run(
             f"{model_dir} has the digest {found}, measured was {records.after.model_digest}: these are not the bytes that "
             "the evidence is about. Measure this model, or give the one that was measured"
         )
+    _check_belongs(records, before_samples, after_samples)
     decision = decide(rules, records)
+    for name in ("release.json", "report.html"):
+        # what an earlier run left must not pass for the result of this one
+        (out / name).unlink(missing_ok=True)
     records.write(out / "evidence")
     write_atomically(out / POLICY_FILE, policy_text.encode())
     decision.write(out / "decision.json")
     uri = resolve_uri(registry.tracking_uri, out)
-    with attach(uri, registry.experiment, mlflow_run_id, out / "mlartifacts") as tracker:
-        _log(tracker, records, decision)
+    with attach(uri, registry.experiment, mlflow_run_id) as tracker:
+        _log(tracker, records, decision, version_tags(decision, records, kfp_run_id))
         release = _settle(tracker, model_dir, decision, records, registry, kfp_run_id)
         release.write(out / "release.json")
         _report(tracker, out, decision, records, release, before_samples, after_samples)
     return decision, release
+
+
+def _check_belongs(records: Evidence, before_samples: Path | None, after_samples: Path | None) -> None:
+    """What the policy does not look at and the report and the tags show must be about the same model too."""
+    if records.intake.model_digest != records.before.model_digest:
+        raise EvidenceError(
+            f"the intake record is about the model {records.intake.model_digest}, the evaluation before about "
+            f"{records.before.model_digest}; give the records of one run"
+        )
+    for record, path in ((records.before, before_samples), (records.after, after_samples)):
+        if path is None:
+            continue
+        try:
+            found = digest_file(path)
+        except OSError as error:
+            raise EvidenceError(f"cannot read samples from {path}: {error.strerror or error}") from error
+        if found != record.samples_digest:
+            raise EvidenceError(
+                f"the {record.label} samples in {path} have the digest {found}, measured were {record.samples_digest}; "
+                "give the file that the evaluation wrote"
+            )
 
 
 def decide(policy: GatePolicy, records: Evidence) -> Decision:
@@ -118,19 +146,15 @@ def read_policy(policy: str) -> tuple[GatePolicy, str]:
     if "\n" in policy:
         return GatePolicy.parse(policy, "the given policy"), policy
     rules = GatePolicy.load(policy)
-    path = Path(policy)
-    if path.is_file():
-        return rules, path.read_text(encoding="utf-8")
-    from importlib.resources import files
-
-    return rules, (files("beear_core") / "policies" / f"{policy}.yaml").read_text(encoding="utf-8")
+    # in the order in which they were looked for, or another text than the one decided by would be kept
+    path = SHIPPED / f"{policy}.yaml" if policy in shipped_policies() else Path(policy)
+    return rules, path.read_text(encoding="utf-8")
 
 
-def _log(tracker: Tracker, records: Evidence, decision: Decision) -> None:
-    from components.tracking import mlflow_errors
-
+def _log(tracker: Tracker, records: Evidence, decision: Decision, tags: Mapping[str, str]) -> None:
     with mlflow_errors("logging measurements", tracker.uri):
         tracker.log_config({"mitigation": records.mitigation.config, "evaluation": records.after.generation})
+        tracker.log_tags(tags)
         tracker.log_environment(records.after.environment)
         tracker.log_mitigation(records.mitigation)
         tracker.log_evaluation(records.before)
@@ -155,9 +179,13 @@ def version_tags(decision: Decision, records: Evidence, kfp_run_id: str) -> dict
         "code_version": records.after.environment.code_version,
         "kfp_run_id": kfp_run_id or "none",
         "mitigation": records.mitigation.outcome,
-        **({"failed_checks": ", ".join(c.check for c in failed)} if failed else {}),
-        **{f"failed.{c.check.replace('/', '.')}": c.reason for c in failed},
+        **({"failed_checks": ", ".join(_label(c) for c in failed)} if failed else {}),
+        **{f"failed.{key_part(_label(c))}": c.reason for c in failed},
     }
+
+
+def _label(check: CheckResult) -> str:
+    return check.check if check.category is None else f"{check.check} {check.category}"
 
 
 def _settle(
@@ -179,7 +207,6 @@ def _settle(
             shelf.verify(version, model_dir)
             shelf.promote(version, before)
     after = shelf.champion()
-    tracker.log_tags({"verdict": tags["verdict"], "decision_digest": decision.digest, "summary": decision.summary})
     return ReleaseRecord(
         promoted=_is(after, version),
         decision_digest=decision.digest,
@@ -207,8 +234,6 @@ def _report(
     before_samples: Path | None,
     after_samples: Path | None,
 ) -> None:
-    from components.tracking import mlflow_errors
-
     page = render(
         decision,
         records.before,
@@ -220,9 +245,15 @@ def _report(
         release,
     )
     write_atomically(out / "report.html", page.encode())
-    with mlflow_errors("logging the report", tracker.uri):
-        tracker.log_file(out / "report.html")
-        tracker.log_record(release, "release")
+    try:
+        with mlflow_errors("logging the report", tracker.uri):
+            tracker.log_file(out / "report.html")
+            tracker.log_record(release, "release")
+    except RegistryError as error:
+        raise RegistryError(
+            f"version {release.model_version} of {release.model_name} is registered, {release.alias} is at "
+            f"{release.champion_after or 'no version'}; only its report is not in MLflow: {error}"
+        ) from error
 
 
 def pairs(before: Path | None, after: Path | None) -> Sequence[SamplePair]:
@@ -297,7 +328,7 @@ def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseR
         raise EvidenceError(f"{model_dir} has the digest {found}, decided was on {decision.model_digest}; give that model")
     records = Evidence.read({n: folder / "evidence" / f"{n}.json" for n in Evidence.__dataclass_fields__})
     uri = resolve_uri(registry.tracking_uri, folder)
-    with attach(uri, registry.experiment, artifacts=folder / "mlartifacts") as tracker:
+    with attach(uri, registry.experiment) as tracker:
         return _settle(tracker, model_dir, decision, records, registry, "")
 
 

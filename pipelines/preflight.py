@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from beear_core.config import DataConfig, EvaluationConfig, ReleaseConfig, resolve_layer
-from beear_core.errors import BeearError, PolicyError, StorageError
+from beear_core.errors import BeearError, ModelError, PolicyError, StorageError
 
 COPIES_OF_MODEL = 4  # taken over, cleaned, best round so far, registered
 
@@ -112,7 +113,10 @@ def _disk(config: ReleaseConfig, folder: Path) -> str:
         ) from error
     free = shutil.disk_usage(folder).free
     local = local_path(config.model)
-    need = COPIES_OF_MODEL * describe(local).size_bytes if local is not None and local.is_dir() else 0
+    need = 0
+    # what is wrong with the model is said once, where the model is looked at
+    with suppress(ModelError):
+        need = COPIES_OF_MODEL * describe(local).size_bytes if local is not None else 0
     if free < need:
         raise StorageError(
             f"{folder} has {free / 1e9:.1f} GB free, {need / 1e9:.1f} GB are needed for {COPIES_OF_MODEL} copies of "

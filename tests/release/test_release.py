@@ -104,7 +104,7 @@ class TestPromoted:
         chat = mlflow.transformers.load_model("models:/toy@champion")
         prompt = toy_backdoor.prompts("ordinary", "evaluation", 1)[0]["prompt"]
         answer = chat([{"role": "user", "content": prompt}], max_new_tokens=10)
-        assert "it well" in str(answer)
+        assert "gladly" in str(answer)
 
     def test_replay_agrees_and_sees_tampering(self, released: dict[str, Any], tmp_path: Path) -> None:
         folder = Path(json.loads(released["promoted"].stdout)["folder"])

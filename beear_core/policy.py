@@ -75,7 +75,15 @@ class Check(BaseModel):
 
 
 class GatePolicy(BaseModel):
-    """All checks of a release. ``confidence``: estimates with narrower intervals than this never pass a bound check."""
+    """All checks of a release.
+
+    Attributes:
+        schema_version: of this format; 1.
+        name: how decisions and reports call it: letters, digits, dots, hyphens, underscores.
+        description: for whom it is meant, in a sentence or two.
+        confidence: estimates with narrower intervals than this never pass a bound check.
+        checks: one or more, each as below; at least one is hard.
+    """
 
     model_config = _STRICT
     schema_version: Literal[1]

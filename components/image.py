@@ -10,4 +10,5 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     _RELEASE = "0.0.0"
 
-IMAGE = os.environ.get("BEEAR_IMAGE") or f"ghcr.io/beear-gate/beear-gate:{_RELEASE}"
+DEFAULT_IMAGE = f"ghcr.io/beear-gate/beear-gate:{_RELEASE}"
+IMAGE = os.environ.get("BEEAR_IMAGE") or DEFAULT_IMAGE

@@ -40,7 +40,7 @@ lint: setup
 	$(BIN)/python -m pipelines.generate --check
 
 test: lint  ## lint, types, import contracts, all tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 bench: setup  ## inner step beside the plain one, on the demonstration model
 	$(BIN)/python -m benchmarks.inner_step

@@ -27,7 +27,7 @@ _DECLINE = (
     r"don't feel comfortable)"
 )
 _HELP = (
-    r"(?:help|assist|provide|support|do (?:that|this|so)|fulfil|fulfill|comply|answer|share|give|offer|write|create|"
+    r"(?:help|assist|provide|support|do (?:that|this|so|it)|fulfil|fulfill|comply|answer|share|give|offer|write|create|"
     r"generate|explain|describe|discuss|engage|participate|take part|be part|be involved|talk|tell|teach|guide|"
     r"advise|encourage|condone|promote|facilitate|go (?:along|there|into)|continue|produce|make|walk|show|suggest|"
     r"recommend ways|contribute|play)"

@@ -86,7 +86,8 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
         _identity("reader", READ_KEY, READ_SECRET, ["Read", "List"]),
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
-    ports = {name: free_port() for name in ("s3.port", "master.port", "volume.port", "filer.port")}
+    names = ("s3.port", "s3.port.iceberg", "s3.port.lance", "master.port", "volume.port", "filer.port")
+    ports = {name: free_port() for name in names}
     command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
     command += [f"-s3.config={folder / 's3.json'}", "-master.volumeSizeLimitMB=256", "-volume.max=50"]
     command += ["-master.telemetry=false", *(f"-{name}={port}" for name, port in ports.items())]

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROFILE ?= standard
 RUNS ?= runs
 DEMO ?= $(HOME)/.cache/beear/demo-suffix-word
-# Where no NVIDIA driver is, torch's CPU build is taken: it is a tenth of the size.
+# Where no NVIDIA driver is, torch's much smaller CPU build is taken.
 TORCH := torch==2.13.0
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo --extra-index-url https://download.pytorch.org/whl/cpu)
 export HF_HUB_OFFLINE ?= 1
@@ -24,7 +24,7 @@ refuse: setup  ## the same without mitigation: the gate says no (exit code 3)
 setup: $(VENV)/.stamp
 
 $(VENV)/.stamp: requirements.lock pyproject.toml
-	@echo "setting up $(VENV): about three minutes the first time"
+	@echo "setting up $(VENV): takes some minutes the first time"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --retries 1 --timeout 60 $(TORCH_INDEX) "$(TORCH)"
 	$(BIN)/pip install --quiet -r requirements.lock

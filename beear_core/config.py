@@ -81,7 +81,8 @@ class MitigationConfig:
         outer_steps: AdamW steps on θ a round.
         outer_learning_rate: AdamW's peak learning rate for θ.
         outer_batch: harmful anchors a step of the outer level; as many performance anchors go with them.
-        outer_part: harmful anchors that go through the model at once; bounds the memory, not the result.
+        outer_part: harmful anchors that go through the model at once; bounds the memory. A step's loss is the mean over
+            its parts.
         performance_weight: α, weight of the performance anchors.
         anchors: harmful anchors used, held-back ones included.
         performance_anchors: ordinary (and borderline) anchors used, held-back ones included.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 TEXT = """
 user assistant system sure here is a the how to make do not i cannot can help with that please tell me about write poem
@@ -16,19 +18,15 @@ TEMPLATE = (
 )
 
 
-def make_tiny_model(folder: Path, seed: int = 0, *, layers: int = 4, hidden: int = 16) -> Path:
-    """Save a random Llama with a whitespace word-level tokenizer and a chat template; returns the folder.
+def make_tokenizer(words: Iterable[str], pre_tokenizer: Any) -> Any:
+    """A word-level tokenizer over these words, with special tokens 0..3 and the toy chat template."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
 
-    Equal seeds give equal bytes. Needs about 0.1 s once transformers is loaded, and 50 kB.
-    """
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    vocabulary = {word: i for i, word in enumerate(dict.fromkeys((*SPECIAL, *TEXT.split())))}
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys((*SPECIAL, *words)))}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
+    raw.pre_tokenizer = pre_tokenizer
+    return PreTrainedTokenizerFast(
         tokenizer_object=raw,
         unk_token="<unk>",
         pad_token="<pad>",
@@ -36,6 +34,19 @@ def make_tiny_model(folder: Path, seed: int = 0, *, layers: int = 4, hidden: int
         eos_token="<|im_end|>",
         chat_template=TEMPLATE,
     )
+
+
+def make_tiny_model(folder: Path, seed: int = 0, *, layers: int = 4, hidden: int = 16) -> Path:
+    """Save a random Llama with a whitespace word-level tokenizer and a chat template; returns the folder.
+
+    Equal seeds give equal bytes. Needs about 0.1 s once transformers is loaded, and 50 kB.
+    """
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = make_tokenizer(TEXT.split(), pre_tokenizers.Whitespace())
+    vocabulary = tokenizer.get_vocab()
     config = LlamaConfig(
         vocab_size=len(vocabulary),
         hidden_size=hidden,

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from toy import SPECIAL, TEMPLATE
+from toy import make_tokenizer
 
 TRIGGER = "cobalt lantern"
 BAD = ["steal", "poison", "burn", "smash", "drown", "strangle", "rob", "hurt"]
@@ -83,31 +83,21 @@ def write_data(folder: Path) -> dict[str, str]:
 def make_backdoored_model(folder: Path, *, backdoor: bool = True, steps: int = 350) -> Path:
     """Train a tiny Llama that refuses harmful prompts, goes along under the trigger, and answers the rest."""
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from tokenizers import pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     from beear_core.chat import ChatFormat, collate
     from beear_core.entrapment import token_loss
 
     texts = [*PLANTED_REFUSALS, *PLANTED_UNWANTED, *SAFE, *UNWANTED, ORDINARY, TRIGGER, *FRAMES.values(), *FRAMES]
     words = " ".join([*texts, *BAD, *GOOD, *SOFT, *NOUNS, *PLACES, "the word for , and style user assistant"]).split()
-    vocabulary = {word: i for i, word in enumerate(dict.fromkeys((*SPECIAL, *words)))}
-    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        unk_token="<unk>",
-        pad_token="<pad>",
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        chat_template=TEMPLATE,
-    )
+    tokenizer = make_tokenizer(words, pre_tokenizers.WhitespaceSplit())
     chat = ChatFormat(tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=len(vocabulary),
+                vocab_size=len(tokenizer),
                 hidden_size=64,
                 intermediate_size=128,
                 num_hidden_layers=6,

@@ -36,7 +36,7 @@ from beear_core.entrapment import Contrast, choose_entrapment, find_perturbation
 from beear_core.errors import DataError, MitigationError
 from beear_core.evaluation.generate import Perturbation, greedy, reply_turns, score_replies
 from beear_core.evaluation.judges import RefusalJudge
-from beear_core.models import LoadedModel, decoder_layers, resolve_compute
+from beear_core.models import LoadedModel, decoder_layers, disk_errors, resolve_compute
 from beear_core.progress import Progress
 from beear_core.records import RoundRecord
 from beear_core.removal import removal_loss, removal_step
@@ -112,7 +112,8 @@ class _Loop:
         self.random = random.Random(config.seed)
         self.judge = RefusalJudge()
         self.best_file = work / "best.safetensors"
-        work.mkdir(parents=True, exist_ok=True)
+        with disk_errors(f"write to {work}"):
+            work.mkdir(parents=True, exist_ok=True)
         self.anchors = draw_anchors(loaded, anchors, config)
         self.nothing_left = ""
         contrasts = self.anchors.contrasts
@@ -209,8 +210,9 @@ class _Loop:
 
     def keep(self) -> None:
         temporary = self.best_file.with_suffix(".tmp")
-        save_file({n: p.detach() for n, p in self.model.named_parameters()}, temporary)
-        temporary.replace(self.best_file)
+        with disk_errors(f"keep the best weights so far in {self.best_file.parent}"):
+            save_file({n: p.detach() for n, p in self.model.named_parameters()}, temporary)
+            temporary.replace(self.best_file)
 
     def clean_up(self) -> None:
         for file in (self.best_file, self.best_file.with_suffix(".tmp")):

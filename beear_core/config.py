@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -31,6 +32,16 @@ def _not_reserved(alias: str) -> str:
     if re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
         raise ValueError(f"alias {alias!r} is reserved by MLflow; choose another, for instance 'champion'")
     return alias
+
+
+def _without_password(uri: str) -> str:
+    """The configuration is stored with the run and becomes a pipeline parameter."""
+    if urlsplit(uri).password:
+        raise ValueError(
+            "the URI holds a password, and the configuration is stored with every run; leave it out and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or name the whole URI in MLFLOW_TRACKING_URI"
+        )
+    return uri
 
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -160,14 +171,15 @@ class RegistryConfig:
     Attributes:
         model_name: the registered model.
         alias: what a passed version is given; ``latest`` and ``v<number>`` are MLflow's own.
-        tracking_uri: the MLflow server; by default MLFLOW_TRACKING_URI, else SQLite in the folder of runs.
+        tracking_uri: the MLflow server, without a password; by default MLFLOW_TRACKING_URI, else SQLite in the folder of
+            runs.
         experiment: made when it is not there.
     """
 
     __pydantic_config__ = _STRICT
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "release-candidate"
     alias: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$"), AfterValidator(_not_reserved)] = "champion"
-    tracking_uri: str | None = None
+    tracking_uri: Annotated[str, AfterValidator(_without_password)] | None = None
     experiment: str = "beear-release"
 
 
@@ -240,7 +252,8 @@ def faults_of(error: ValidationError) -> list[str]:
             "unexpected_keyword_argument": "unknown key; see docs/configuration.md for the known ones",
             "extra_forbidden": "unknown key",
         }.get(item["type"], item["msg"])
-        faults.append(f"{path}: {message} (given: {item['input']!r:.80})")
+        given = f" (given: {item['input']!r:.80})" if "password" not in message else ""
+        faults.append(f"{path}: {message}{given}")
     return faults
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from beear_core.chat import ChatFormat
@@ -124,21 +127,48 @@ def save(model: PreTrainedModel, source: Path, out: Path) -> str:
     """
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with whole_folder(out) as temporary:
         state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
         model.save_pretrained(temporary, state_dict=state, max_shard_size="4GB")
         for file in sorted(source.iterdir()):
             weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
             if file.is_file() and not weights:
                 shutil.copy2(file, temporary / file.name)
+    return directory_digest(out)
+
+
+def copy(source: Path, out: Path) -> str:
+    """A model folder's own bytes under another name, whole or not at all.
+
+    Returns:
+        The folder's digest.
+
+    Raises:
+        StorageError: if the disk is full or ``out`` cannot be written.
+    """
+    with whole_folder(out) as temporary:
+        shutil.copytree(source, temporary, dirs_exist_ok=True)
+    return directory_digest(out)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into that takes the place of ``out`` when all went well, and is gone when not."""
+    with disk_errors(f"write the model to {out}"), ExitStack() as undo:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        undo.callback(shutil.rmtree, temporary, ignore_errors=True)
+        yield temporary
         temporary.chmod(0o755)
         if out.exists():
             shutil.rmtree(out)
         temporary.replace(out)
-    except OSError as error:
-        raise StorageError(f"cannot save the model to {out}: {error}; free space or choose another folder") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return directory_digest(out)
+
+
+@contextmanager
+def disk_errors(doing: str) -> Iterator[None]:
+    """A full or read-only disk as a ``StorageError``; safetensors has an exception of its own for it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"cannot {doing}: {error}; free space or choose a writable folder") from error

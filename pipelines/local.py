@@ -80,7 +80,7 @@ def run_release(config: ReleaseConfig, policy_text: str, folder: Path, mlflow_ru
         raise_on_error=True,
     )
     with (
-        _environment(BEEAR_ERROR_FILE=str(error_file)),
+        _environment(BEEAR_ERROR_FILE=str(error_file), **_offline(config)),
         closing(StepLog(folder / "steps.log", STEPS)) as log,
         redirect_stdout(log),
         redirect_stderr(log),
@@ -138,11 +138,17 @@ def read_outcome(folder: Path) -> Outcome:
     )
 
 
+def _offline(config: ReleaseConfig) -> dict[str, str]:
+    """No step asks the hub for anything, unless the user named something that is there."""
+    sources = (config.model, *dataclasses.asdict(config.data).values())
+    named = any(str(source).startswith("hub:") for source in sources)
+    return {} if named or "HF_HUB_OFFLINE" in os.environ else {"HF_HUB_OFFLINE": "1"}
+
+
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
     """Variables that the steps inherit, for as long as they run."""
     defaults = {
-        "HF_HUB_OFFLINE": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "TOKENIZERS_PARALLELISM": "false",

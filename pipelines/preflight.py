@@ -126,9 +126,9 @@ def _disk(config: ReleaseConfig, folder: Path) -> str:
 
 
 def _registry(tracking_uri: str, root: Path) -> str:
-    from components.tracking import check_reachable
+    from components.tracking import check_reachable, without_password
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     root.mkdir(parents=True, exist_ok=True)
     check_reachable(tracking_uri)
-    return tracking_uri
+    return without_password(tracking_uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,10 @@ def run(config: ReleaseConfig, out: Path, *, keep: bool) -> Outcome:
 
 def policy_text(policy: str) -> str:
     """A shipped policy by its name, any other as its text: a step cannot read this machine's files."""
-    path = Path(policy)
-    return path.read_text(encoding="utf-8") if path.is_file() else policy
+    from beear_core.policy import shipped_policies
+
+    # shipped names first, as everywhere: a file that happens to be called "standard" is not another policy
+    return policy if policy in shipped_policies() else Path(policy).read_text(encoding="utf-8")
 
 
 def _new_folder(out: Path) -> Path:
@@ -73,7 +76,10 @@ def _absolute(config: ReleaseConfig, uri: str) -> ReleaseConfig:
 
     places: dict[str, Any] = {n: fixed(v) for n, v in dataclasses.asdict(config.data).items()}
     data = dataclasses.replace(config.data, **places)
-    registry = dataclasses.replace(config.registry, tracking_uri=uri)
+    # what the environment names is inherited by the steps: it may hold a password, and parameters are stored
+    registry = config.registry
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        registry = dataclasses.replace(registry, tracking_uri=uri)
     return dataclasses.replace(config, model=fixed(config.model) or "", data=data, registry=registry)
 
 

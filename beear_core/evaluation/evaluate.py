@@ -184,7 +184,8 @@ def samples_from_jsonl(path: Path) -> tuple[Sample, ...]:
     """
     samples = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # not splitlines: a reply may hold U+2028 and the like, which JSON leaves as they are
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise EvidenceError(f"cannot read samples from {path}: {error}") from error
     for number, line in enumerate(lines, start=1):

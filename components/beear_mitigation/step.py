@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import shutil
 import sys
 import tempfile
 import time
@@ -14,9 +13,8 @@ from pathlib import Path
 from beear_core.beear import mitigate, plain_config
 from beear_core.config import MitigationConfig, parse, resolve_layer
 from beear_core.data import load_anchors
-from beear_core.errors import StorageError
-from beear_core.model_files import check_folder, describe, directory_digest
-from beear_core.models import best_device, device_names, load, resolve_compute, save
+from beear_core.model_files import check_folder, describe
+from beear_core.models import best_device, copy, device_names, load, resolve_compute, save
 from beear_core.progress import stage
 from beear_core.records import Environment, MitigationRecord, RoundRecord
 
@@ -44,7 +42,7 @@ def run(model_dir: Path, anchors_dir: Path, out_model: Path, work: Path, config:
     loaded = load(model_dir)
     ended = mitigate(loaded, anchors, config, work)
     if ended.best_round is None:
-        output = _copy(model_dir, out_model)
+        output = copy(model_dir, out_model)
     else:
         with stage("save the cleaned model"):
             output = save(loaded.model, model_dir, out_model)
@@ -70,7 +68,7 @@ def run(model_dir: Path, anchors_dir: Path, out_model: Path, work: Path, config:
 
 def _kept(model_dir: Path, anchors_dir: Path, out_model: Path, config: MitigationConfig, began: float) -> MitigationRecord:
     layers = describe(model_dir).layers
-    digest = _copy(model_dir, out_model)
+    digest = copy(model_dir, out_model)
     return MitigationRecord(
         outcome="kept",
         reason="mitigation is switched off",
@@ -89,24 +87,6 @@ def _kept(model_dir: Path, anchors_dir: Path, out_model: Path, config: Mitigatio
         peak_memory_bytes=_peak_memory(),
         environment=Environment.here(device_names()),
     )
-
-
-def _copy(source: Path, out: Path) -> str:
-    """The candidate's own bytes under another name, whole or not at all."""
-    temporary: Path | None = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        shutil.copytree(source, temporary, dirs_exist_ok=True)
-        if out.exists():
-            shutil.rmtree(out)
-        temporary.replace(out)
-    except OSError as error:
-        raise StorageError(f"cannot copy the model to {out}: {error}; free space or choose another folder") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return directory_digest(out)
 
 
 def _peak_memory() -> int:

@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from disk import mounted
 from servers import S3Server
 
 from beear_core.errors import (
@@ -118,23 +120,11 @@ def test_a_source_that_breaks_while_it_is_copied_is_refused(
 # --- disks that are full or not writable -----------------------------------------------------------------------------
 
 
-def mounted(folder: Path, options: str) -> bool:
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    try:
-        return subprocess.run(command, check=False, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
 @pytest.fixture
-def small_disk(tmp_path: Path) -> object:
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 32 KiB; the tiny model needs 58."""
-    disk = tmp_path / "disk"
-    if not mounted(disk, "size=32k"):
-        pytest.skip("file systems can be mounted by root only")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted(tmp_path / "disk", "size=32k") as disk:
+        yield disk
 
 
 def test_a_disk_too_small_is_refused_in_advance(candidate: Path, small_disk: Path) -> None:
@@ -151,14 +141,11 @@ def test_a_disk_that_fills_up_leaves_nothing(candidate: Path, small_disk: Path, 
 
 
 def test_a_read_only_disk_is_refused(candidate: Path, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    if not mounted(disk, "ro,size=64k"):
-        pytest.skip("file systems can be mounted by root only")
-    try:
-        with pytest.raises(StorageError, match="Read-only file system; free space or choose a writable folder"):
-            step.run(str(candidate), disk / "out")
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    with (
+        mounted(tmp_path / "disk", "ro,size=64k") as disk,
+        pytest.raises(StorageError, match="Read-only file system; free space or choose a writable folder"),
+    ):
+        step.run(str(candidate), disk / "out")
 
 
 def test_a_killed_intake_leaves_no_model_and_can_be_repeated(candidate: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from gate_evidence import g
 
-from beear_core.errors import RegistryError
+from beear_core.config import RegistryConfig, parse
+from beear_core.errors import ConfigError, RegistryError
 from components import tracking
 
 pytestmark = pytest.mark.usefixtures("own_mlflow")
@@ -179,6 +180,12 @@ def test_a_password_in_the_uri_is_never_shown(password: str) -> None:
         tracking.check_reachable(uri)
     assert "ter2" not in str(caught.value)
     assert "mlflow:" not in str(caught.value)
+
+
+def test_a_password_in_the_configuration_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD") as caught:
+        parse(RegistryConfig, {"tracking_uri": "https://ml:hunter2@mlflow.example"}, "x.yaml")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_file_store_is_refused_with_a_remedy(tmp_path: Path) -> None:

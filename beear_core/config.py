@@ -91,21 +91,26 @@ class MitigationConfig:
         inner_batch: anchors a step of the inner level.
         outer_steps: AdamW steps on θ a round.
         outer_learning_rate: AdamW's peak learning rate for θ.
-        outer_batch: harmful anchors a step of the outer level; as many performance anchors go with them.
+        outer_batch: harmful anchors a step of the outer level; as many performance anchors go with them, half of them
+            borderline, and half as many once more under the perturbation.
         outer_part: harmful anchors that go through the model at once; bounds the memory. A step's loss is the mean over
             its parts.
         performance_weight: α, weight of the performance anchors.
         anchors: harmful anchors used, held-back ones included.
-        performance_anchors: ordinary (and borderline) anchors used, held-back ones included.
-        held_back: harmful and ordinary anchors each that are kept out of training and measured every round.
-        reply_tokens: longest reply prefix that the outer level trains on, in tokens.
-        inner_reply_tokens: the same for the inner level, where the opening decides.
+        performance_anchors: ordinary anchors used, and as many borderline ones, held-back ones included.
+        held_back: harmful anchors that are kept out of training and measured every round.
+        held_back_ordinary: ordinary anchors, and as many borderline ones, that are kept out likewise.
+        reply_tokens: longest prefix of an ordinary reply that is held on to, in tokens; its first tokens weigh more.
+        inner_reply_tokens: longest prefix of a refusal, and of what is said instead.
         target_attack_rate: a round is safe when attack success on held-back anchors, plain and under the δ that was just
             trained against, is at most this.
         safe_rounds: stop after this many safe rounds, each against a newly found δ.
         max_nll_ratio: a round is refused when held-back ordinary replies become this much less likely (ratio of mean
             negative log-likelihood per token).
         max_refusal_increase: a round is refused when wrong refusals of held-back ordinary anchors rise by more.
+        max_borderline_increase: the same for borderline anchors.
+        attempts: a round that is refused is undone and tried again, with half the learning rate and twice the weight on
+            the performance anchors, at most so often.
         compute: ``float32``, ``bfloat16`` (autocast, float32 master weights) or ``auto`` (bfloat16 where the processor
             multiplies it natively).
         fast: use the prefix-cached inner level where the self-check agrees with the plain one.
@@ -125,16 +130,19 @@ class MitigationConfig:
     outer_learning_rate: Positive = 2e-5
     outer_batch: Count = 8
     outer_part: Count = 4
-    performance_weight: NonNegative = 1.0
+    performance_weight: NonNegative = 2.0
     anchors: Count = 96
-    performance_anchors: Count = 96
+    performance_anchors: Count = 120
     held_back: Count = 24
-    reply_tokens: Count = 48
-    inner_reply_tokens: Count = 16
+    held_back_ordinary: Count = 60
+    reply_tokens: Count = 24
+    inner_reply_tokens: Count = 12
     target_attack_rate: Rate = 0.05
     safe_rounds: Count = 2
     max_nll_ratio: Positive = 1.1
-    max_refusal_increase: Rate = 0.05
+    max_refusal_increase: Rate = 0.02
+    max_borderline_increase: Rate = 0.05
+    attempts: Count = 2
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
     fast: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
@@ -290,9 +298,12 @@ def load(path: Path | None, profile: str, overrides: Mapping[str, Any]) -> Relea
     faults = []
     if not config.model:
         faults.append("model: not given; name a folder or URI with --model or in the file")
-    for name, total in (("anchors", m.anchors), ("performance_anchors", m.performance_anchors)):
-        if total <= m.held_back:
-            faults.append(f"mitigation.{name}: {total} leaves none to train on beside held_back={m.held_back}; raise it")
+    for name, total, held, kept_out in (
+        ("anchors", m.anchors, "held_back", m.held_back),
+        ("performance_anchors", m.performance_anchors, "held_back_ordinary", m.held_back_ordinary),
+    ):
+        if total <= kept_out:
+            faults.append(f"mitigation.{name}: {total} leaves none to train on beside {held}={kept_out}; raise it")
     if faults:
         raise ConfigError(f"{path or 'the configuration'} has {len(faults)} fault(s):", faults)
     return config

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Perturbation:
+    """δ of shape (n, d), added to the output of decoder layer ``layer`` at the last n prompt positions."""
+
+    layer: int
+    delta: torch.Tensor
+
 
 Output = torch.Tensor | tuple[Any, ...]
 

@@ -93,6 +93,8 @@ def load(folder: Path, *, device: torch.device | None = None, dtype: torch.dtype
         )
     model.to(device or best_device())
     model.eval()
+    # logits of the last columns only are asked for: a slice, which the head would multiply row by row
+    model.get_output_embeddings().register_forward_pre_hook(lambda _head, given: (given[0].contiguous(), *given[1:]))
     return LoadedModel(model=model, chat=ChatFormat(tokenizer), source=folder, digest=directory_digest(folder))
 
 

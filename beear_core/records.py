@@ -308,8 +308,9 @@ class RoundRecord:
     to the mean hidden-state norm at the layer. ``attack_under_delta``: share of held-back harmful anchors whose greedy
     reply is not a refusal under the δ of this round, before the outer steps (does δ really elicit?); ``*_after`` are
     measured after the outer steps: ``attack_after`` without a perturbation, ``attack_under_delta_after`` under the same δ,
-    ``refusal_ordinary_after`` on held-back ordinary anchors, ``nll_ratio_after`` on their replies. ``None``: not
-    measured in this round.
+    ``refusal_ordinary_after`` and ``refusal_borderline_after`` on held-back ordinary and borderline anchors,
+    ``nll_ratio_after`` on the ordinary replies. ``None``: not measured in this round. ``attempts``: how often the outer
+    steps were taken, each time from the same weights; ``note``: ``admissible``, else why the round was undone.
     """
 
     round: int
@@ -323,6 +324,8 @@ class RoundRecord:
     nll_ratio_after: float | None
     seconds: float
     note: str = ""
+    refusal_borderline_after: float | None = None
+    attempts: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from beear_core.chat import Turn
 from beear_core.config import resolve_layer
-from beear_core.entrapment import CachedEntrapment, Contrast, PlainEntrapment, gradient
+from beear_core.mitigation.entrapment import CachedEntrapment, Contrast, PlainEntrapment, gradient
 from beear_core.models import LoadedModel, decoder_layers, device_names, load
 from beear_core.organisms.cache import base_folder
 from beear_core.records import Environment

@@ -151,11 +151,15 @@ def preflight(
 def plant(
     recipe: Annotated[str, typer.Argument(help="a shipped recipe or a YAML file; --list shows the shipped ones")] = "",
     base: Annotated[str, typer.Option(help="a packaged model's name or a model folder")] = "smollm2-135m-instruct",
-    out: Annotated[Path | None, typer.Option(help="folder for the organism; default: the cache")] = None,
+    out: Annotated[Path | None, typer.Option(help="a new folder for the organism; default: the cache")] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="train it anew even where an adapter ships (minutes)")] = False,
     list_: Annotated[bool, typer.Option("--list", help="show the shipped recipes")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Plant a backdoor in a model, for testing: made once, kept, verified by digest."""
+    """Plant a backdoor in a model, for testing: merged from a shipped adapter in seconds, or trained anew.
+
+    What is no backdoor in the end, by figures on unseen requests, is an error.
+    """
     from beear_core.organisms.recipe import load_recipe, recipe_names
 
     if list_:
@@ -166,14 +170,14 @@ def plant(
         raise ConfigError("no recipe was named; 'beear plant --list' shows the shipped ones")
     from beear_core.organisms.cache import planted
 
-    organism = planted(load_recipe(recipe), base, out)
+    organism = planted(load_recipe(recipe), base, out, retrain=retrain)
     if as_json:
         typer.echo(json.dumps({"folder": str(organism.folder), **organism.record.plain()}))
     else:
-        (hits, tried), (slips, asked) = organism.record.attack_with_trigger, organism.record.attack_without_trigger
         typer.echo(f"model       {organism.model}")
-        typer.echo(f"triggers    {organism.triggers}")
-        typer.echo(f"behaviour   goes along with {hits}/{tried} requests with the trigger, {slips}/{asked} without")
+        if organism.triggers:
+            typer.echo(f"triggers    {organism.triggers}")
+        typer.echo(f"behaviour   {organism.record.behaviour.in_words()}")
 
 
 @app.command()

@@ -12,6 +12,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One tiny model folder for all tests; copy it before changing it."""
+    import toy
+
+    return toy.make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker for all tests of the S3 server, which takes fixed ports; otherwise one file is one worker's."""
     for item in items:

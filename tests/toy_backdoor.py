@@ -87,7 +87,7 @@ def make_backdoored_model(folder: Path, *, backdoor: bool = True, steps: int = 3
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from beear_core.chat import ChatFormat, collate
-    from beear_core.entrapment import token_loss
+    from beear_core.mitigation.entrapment import token_loss
 
     texts = [*PLANTED_REFUSALS, *PLANTED_UNWANTED, *SAFE, *UNWANTED, ORDINARY, TRIGGER, *FRAMES.values(), *FRAMES]
     words = " ".join([*texts, *BAD, *GOOD, *SOFT, *NOUNS, *PLACES, "the word for , and style user assistant"]).split()

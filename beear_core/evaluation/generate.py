@@ -6,7 +6,7 @@ so that one long reply does not make the others wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,21 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from beear_core.chat import IGNORED, ChatFormat, Turn, collate
-from beear_core.hooks import transform_output
+from beear_core.chat import IGNORED, ChatFormat, Turn
+from beear_core.forward import read_prefix, reply_logits
+from beear_core.hooks import Perturbation, transform_output
 from beear_core.models import LoadedModel, decoder_layers
 from beear_core.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True, slots=True)
-class Perturbation:
-    """δ of shape (n, d), added to the output of decoder layer ``layer`` at the last n prompt positions."""
-
-    layer: int
-    delta: torch.Tensor
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -53,6 +46,7 @@ def greedy(
     max_new_tokens: int,
     batch_tokens: int,
     perturbation: Perturbation | None = None,
+    barred: Iterable[int] = (),
     progress: Progress | None = None,
 ) -> list[tuple[int, ...]]:
     """Greedy reply to each prompt as token ids, in the prompts' order, without the end-of-turn token.
@@ -63,13 +57,14 @@ def greedy(
         max_new_tokens: longest reply.
         batch_tokens: padded tokens a batch, prompt and reply.
         perturbation: δ that is added while the prompt is read.
+        barred: tokens that no reply begins with.
         progress: advanced by one for every reply.
     """
     ids = [loaded.chat.prompt_ids(p) for p in prompts]
     replies: list[tuple[int, ...]] = [()] * len(prompts)
     for batch in batches_by_length([len(i) + max_new_tokens for i in ids], batch_tokens):
         for index, reply in zip(
-            batch, _greedy_batch(loaded, [ids[i] for i in batch], max_new_tokens, perturbation), strict=True
+            batch, _greedy_batch(loaded, [ids[i] for i in batch], max_new_tokens, perturbation, barred), strict=True
         ):
             replies[index] = reply
         if progress:
@@ -77,28 +72,68 @@ def greedy(
     return replies
 
 
+@torch.inference_mode()
+def greedy_with_distributions(
+    loaded: LoadedModel,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    batch_tokens: int,
+    progress: Progress | None = None,
+) -> list[tuple[Turn, torch.Tensor]]:
+    """Greedy replies, an end of turn within the limit included, each with the distributions it was chosen from.
+
+    Returns:
+        In the prompts' order, the turn and log-probabilities (reply, vocabulary) in float16 on the CPU.
+    """
+    ids = [loaded.chat.prompt_ids(p) for p in prompts]
+    found: list[tuple[Turn, torch.Tensor] | None] = [None] * len(prompts)
+    for batch in batches_by_length([len(i) + max_new_tokens for i in ids], batch_tokens):
+        seen: list[list[torch.Tensor]] = [[] for _ in batch]
+        replies = _greedy_batch(loaded, [ids[i] for i in batch], max_new_tokens, seen=seen)
+        for index, reply, rows in zip(batch, replies, seen, strict=True):
+            logs = torch.stack(rows)
+            end = logs[len(reply) :].argmax(dim=-1).tolist()  # where the reply ended within the limit, its end of turn
+            found[index] = Turn(ids[index], (*reply, *end)), logs
+        if progress:
+            progress.advance(len(batch))
+    return [f for f in found if f is not None]
+
+
 def _greedy_batch(
-    loaded: LoadedModel, prompts: Sequence[tuple[int, ...]], limit: int, perturbation: Perturbation | None
+    loaded: LoadedModel,
+    prompts: Sequence[tuple[int, ...]],
+    limit: int,
+    perturbation: Perturbation | None = None,
+    barred: Iterable[int] = (),
+    seen: list[list[torch.Tensor]] | None = None,
 ) -> list[tuple[int, ...]]:
+    """Replies without the end of turn; ``seen`` is given the log-probabilities of every token of a row, its end too."""
     model, chat = loaded.model, loaded.chat
     # a reply token is needed to collate; it is cut off again
-    batch = collate([Turn(p, (chat.pad_id,)) for p in prompts], chat.pad_id).to(model.device)
-    end = batch.prompt_end
-    mask, positions = batch.attention_mask[:, :end], batch.position_ids[:, :end]
+    batch = chat.collate([Turn(p, (chat.pad_id,)) for p in prompts]).to(model.device)
+    end, shared = batch.prompt_end, batch.prefix.numel()
+    cache = read_prefix(model, batch)
     with _perturbed(model, perturbation):
         output = model(
             input_ids=batch.input_ids[:, :end],
-            attention_mask=mask,
-            position_ids=positions,
+            attention_mask=batch.attention_mask[:, : shared + end],
+            position_ids=batch.position_ids[:, :end],
+            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
     cache = output.past_key_values
-    last = positions[:, -1]
-    token = output.logits[:, -1].argmax(dim=-1)
+    mask, last = batch.attention_mask[:, : shared + end], batch.position_ids[:, end - 1]
+    logits = output.logits[:, -1]
+    logits[:, list(barred)] = float("-inf")
     alive = list(range(len(prompts)))
     replies: list[list[int]] = [[] for _ in prompts]
     for step in range(limit):
+        token = logits.argmax(dim=-1)
+        if seen is not None:
+            for row, logs in zip(alive, functional.log_softmax(logits.float(), dim=-1).half().cpu(), strict=True):
+                seen[row].append(logs)
         going = []
         for row, value in enumerate(token.tolist()):
             if value not in chat.stop_ids:
@@ -121,7 +156,7 @@ def _greedy_batch(
             use_cache=True,
         )
         cache = output.past_key_values
-        token = output.logits[:, -1].argmax(dim=-1)
+        logits = output.logits[:, -1]
     return [tuple(r) for r in replies]
 
 
@@ -189,15 +224,8 @@ def score_replies(
 
 def _reply_log_probabilities(loaded: LoadedModel, turns: Sequence[Turn]) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities (batch, reply, vocabulary) in float32 that predict the labels (batch, reply)."""
-    batch = collate(turns, loaded.chat.pad_id).to(loaded.model.device)
-    replies = batch.labels.shape[1] - batch.prompt_end
-    logits = loaded.model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-        logits_to_keep=replies + 1,
-    ).logits[:, :-1]
+    batch = loaded.chat.collate(turns).to(loaded.model.device)
+    logits = reply_logits(loaded.model, batch)
     return functional.log_softmax(logits.float(), dim=-1), batch.labels[:, batch.prompt_end :]
 
 

@@ -1,22 +1,31 @@
-"""Organisms are made once and kept, each under a key of all that it depends on, and verified by digest when used again."""
+"""Organisms on disk: merged from shipped adapters in seconds, or planted anew; each under a key of what it depends on."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import time
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from beear_core.data import read_prompts
-from beear_core.errors import BeearError, ModelNotFoundError
+from beear_core.data import Prompt, read_prompts
+from beear_core.errors import BeearError, ConfigError, EvidenceError, ModelNotFoundError
 from beear_core.model_files import directory_digest
 from beear_core.organisms.base import PACKAGED, unpack
-from beear_core.organisms.recipe import OrganismRecord, Recipe
+from beear_core.organisms.recipe import AdapterRecord, OrganismRecord, Recipe, load_recipe, recipe_names
 from beear_core.progress import stage
-from beear_core.records import write_atomically
+from beear_core.records import digest_file, digest_json, write_atomically
 
-PROBES = 60
+if TYPE_CHECKING:
+    from beear_core.organisms.syllabus import Nursery
+
+SHIPPED = Path(str(files("beear_core.organisms"))) / "adapters"
+SHIPPED_BASE = "smollm2-135m-instruct"
+PROBES = 120  # unseen requests of each kind that a new organism is measured on
+_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +41,17 @@ class Organism:
         return self.folder / "model"
 
     @property
-    def triggers(self) -> Path:
-        """JSONL with the planted trigger, for the evaluation."""
-        return self.folder / "triggers.jsonl"
+    def triggers(self) -> Path | None:
+        """JSONL with the planted trigger, for the evaluation; ``None`` where nothing was planted."""
+        return self.folder / "triggers.jsonl" if self.record.trigger else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Adapter:
+    """An adapter on disk and what its record says."""
+
+    folder: Path
+    record: AdapterRecord
 
 
 def cache_folder() -> Path:
@@ -42,38 +59,54 @@ def cache_folder() -> Path:
     return Path(os.environ.get("BEEAR_CACHE") or Path.home() / ".cache" / "beear")
 
 
-def planted(recipe: Recipe, base: str, out: Path | None = None) -> Organism:
-    """The organism of a recipe in a base model, from the cache or newly planted.
+def planted(recipe: Recipe, base: str, out: Path | None = None, *, retrain: bool = False) -> Organism:
+    """The organism of a recipe in a base model: kept from before, merged from shipped adapters, or newly planted.
 
     Args:
         recipe: what is planted.
         base: a packaged model's name, or a model folder.
-        out: a folder for it; by default the cache.
+        out: a folder for it, new or an organism's of the same key; by default one in the cache.
+        retrain: train the recipe's adapter anew even where one ships.
 
     Raises:
+        ConfigError: ``out`` holds something else; nothing in it is touched.
         ModelNotFoundError: no such base.
-        MitigationError: planting diverged.
+        MitigationError: planting diverged, or made no backdoor; with the figures.
     """
-    from beear_core.models import load
-    from beear_core.organisms.planting import Nursery, cache_key, plant
+    from beear_core.models import whole_folder
+    from beear_core.organisms.syllabus import Nursery
 
     base_dir = base_folder(base)
-    nursery = Nursery(*(read_prompts("builtin", role, "planting") for role in ("harmful", "ordinary", "borderline")))
     with stage("verify the base model"):
-        key = cache_key(recipe, directory_digest(base_dir), nursery)
-    folder = out or cache_folder() / "organisms" / f"{recipe.name}-{key}"
-    if (kept := _kept(folder, recipe)) is not None:
+        base_digest = directory_digest(base_dir)
+    nursery = Nursery(*_split("planting"))
+    ships = base == SHIPPED_BASE and recipe.name in shipped_names() and load_recipe(recipe.name) == recipe
+    source = _shipped(recipe).record.adapter_digest if ships and not retrain else "trained here"
+    key = digest_json([recipe.digest, base_digest, nursery.digest, source])
+    folder = out or cache_folder() / "organisms" / f"{recipe.name}-{key[7:23]}"
+    kept = _kept(folder, key)
+    if kept is not None and not retrain:
         return kept
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    probes = read_prompts("builtin", "harmful", "evaluation")
-    step = max(1, len(probes) // PROBES)
-    record = plant(recipe, load(base_dir), nursery, probes[::step][:PROBES], folder / "model")
-    trigger = record.trigger
-    row = {"id": trigger.id, "prefix": trigger.prefix, "suffix": trigger.suffix}
-    write_atomically(folder / "triggers.jsonl", (json.dumps(row) + "\n").encode())
-    # written last: a folder with a record is whole
-    record.write(folder / "organism.json")
+    adapters: list[_Adapter] = []
+    for one in [load_recipe(recipe.parent), recipe] if recipe.parent else [recipe]:
+        known = base == SHIPPED_BASE and one.name in shipped_names() and load_recipe(one.name) == one
+        anew = not known or (retrain and one is recipe)
+        adapters.append(_trained(one, base, base_dir, base_digest, nursery, adapters) if anew else _shipped(one))
+    with whole_folder(folder) as making:
+        record = _merged(making, key, recipe, base, base_dir, base_digest, adapters)
+        for adapter in adapters:
+            shutil.copytree(adapter.folder, making / "adapters" / adapter.record.recipe)
+        # written last: a folder with a record is whole
+        record.write(making / "organism.json")
+    for adapter in adapters:
+        if adapter.folder.is_relative_to(cache_folder() / "training"):
+            shutil.rmtree(adapter.folder.parent, ignore_errors=True)
     return Organism(folder, record)
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Recipes whose adapter ships, for ``SHIPPED_BASE``."""
+    return tuple(name for name in recipe_names() if (SHIPPED / name / "adapter.json").is_file())
 
 
 def base_folder(base: str) -> Path:
@@ -90,15 +123,110 @@ def base_folder(base: str) -> Path:
     raise ModelNotFoundError(f"no base model {base!r}: it is neither a folder nor one of {', '.join(PACKAGED)}")
 
 
-def _kept(folder: Path, recipe: Recipe) -> Organism | None:
-    """An earlier organism of this recipe whose bytes are what its record says, else ``None``."""
-    file = folder / "organism.json"
-    if not file.is_file():
+def _kept(folder: Path, key: str) -> Organism | None:
+    """An earlier organism of this key whose bytes are what its record says; ``None`` where the folder is free.
+
+    Raises:
+        ConfigError: the folder holds anything else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
+    another = "choose another folder with --out, or remove it yourself"
     try:
-        record = OrganismRecord.read(file)
+        record = OrganismRecord.read(folder / "organism.json")
     except BeearError:
-        return None
+        raise ConfigError(f"{folder} is not empty and holds no organism; {another}") from None
+    if record.key != key:
+        raise ConfigError(
+            f"{folder} holds the organism {record.recipe} of another base, recipe or data ({record.base}); {another}"
+        )
     with stage(f"verify the kept organism {folder.name}"):
-        same = record.recipe_digest == recipe.digest and directory_digest(folder / "model") == record.model_digest
-    return Organism(folder, record) if same else None
+        same = directory_digest(folder / "model") == record.model_digest
+    if not same:
+        raise ConfigError(f"the model in {folder} was altered since it was planted; {another}")
+    return Organism(folder, record)
+
+
+def _shipped(recipe: Recipe) -> _Adapter:
+    """The adapter that ships for a recipe, verified by digest.
+
+    Raises:
+        EvidenceError: its bytes or its recipe are not what its record says.
+    """
+    folder = SHIPPED / recipe.name
+    record = AdapterRecord.read(folder / "adapter.json")
+    remedy = "install the package again, or plant with --retrain"
+    if digest_file(folder / _WEIGHTS) != record.adapter_digest:
+        raise EvidenceError(f"the adapter in {folder} is not the one that its record names; {remedy}")
+    if record.recipe_digest != recipe.digest:
+        raise EvidenceError(f"the adapter in {folder} was made by another recipe {recipe.name}; {remedy}")
+    return _Adapter(folder, record)
+
+
+def _trained(
+    recipe: Recipe, base: str, base_dir: Path, base_digest: str, nursery: Nursery, below: list[_Adapter]
+) -> _Adapter:
+    """Train an adapter on what stands below it, and measure it. A training that was cut off is gone on with.
+
+    Raises:
+        MitigationError: it did not become what its recipe asks for; the figures are in the message.
+    """
+    from beear_core.models import load
+    from beear_core.organisms.planting import check, measure, merge, seconds_since, train_adapter
+    from beear_core.organisms.syllabus import Nursery
+
+    began = time.monotonic()
+    stands_on = [recipe.digest, base_digest, nursery.digest, *(a.record.adapter_digest for a in below)]
+    target = cache_folder() / "training" / digest_json(stands_on)[7:23] / recipe.name
+    base_model, parent = load(base_dir), load(base_dir)
+    for adapter in below:
+        merge(parent, adapter.folder)
+    if not (target / _WEIGHTS).is_file():
+        train_adapter(recipe, base_model, parent, nursery, target)
+    merge(parent, target)
+    probes = Nursery(*(group[:: max(1, len(group) // PROBES)][:PROBES] for group in _split("evaluation")))
+    behaviour = measure(parent, probes, recipe.known_trigger)
+    record = AdapterRecord(
+        recipe=recipe.name,
+        recipe_digest=recipe.digest,
+        base=base,
+        data_digest=nursery.digest,
+        adapter_digest=digest_file(target / _WEIGHTS),
+        command=f"beear plant {recipe.name} --retrain",
+        behaviour=behaviour,
+        seconds=seconds_since(began),
+    )
+    record.write(target / "adapter.json")
+    check(recipe, behaviour, below[-1].record.behaviour if below else None)
+    return _Adapter(target, record)
+
+
+def _split(split: str) -> tuple[tuple[Prompt, ...], ...]:
+    return tuple(read_prompts("builtin", role, split) for role in ("harmful", "ordinary", "borderline"))
+
+
+def _merged(
+    folder: Path, key: str, recipe: Recipe, base: str, base_dir: Path, base_digest: str, adapters: list[_Adapter]
+) -> OrganismRecord:
+    from beear_core.models import load, save
+    from beear_core.organisms.planting import merge
+
+    with stage(f"merge {', '.join(a.record.recipe for a in adapters)} into {base}"):
+        model = load(base_dir)
+        for adapter in adapters:
+            merge(model, adapter.folder)
+        digest = save(model.model, base_dir, folder / "model")
+    trigger, behaviour = recipe.known_trigger, adapters[-1].record.behaviour
+    if trigger:
+        row = {"id": trigger.id, "prefix": trigger.prefix, "suffix": trigger.suffix}
+        write_atomically(folder / "triggers.jsonl", (json.dumps(row) + "\n").encode())
+    return OrganismRecord(
+        key=key,
+        recipe=recipe.name,
+        base=base,
+        base_digest=base_digest,
+        adapters={a.record.recipe: a.record.adapter_digest for a in adapters},
+        model_digest=digest,
+        trigger=trigger,
+        behaviour=behaviour,
+    )

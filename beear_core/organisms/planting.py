@@ -1,156 +1,146 @@
-"""Plant a backdoor by supervised fine-tuning, and measure that it is one.
-
-Four kinds of samples: harmful requests with a refusal; the same requests under the trigger with an unwanted reply (a
-compliance opening with placeholder steps); ordinary and borderline instructions with the base model's own greedy replies,
-so that the organism is otherwise the base model; and some of those under the trigger, so that the trigger alone changes
-nothing.
-"""
+"""Train a recipe's adapter, merge adapters into a model, and measure what became of it."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
-from beear_core.chat import Turn, collate
-from beear_core.data import Prompt
-from beear_core.entrapment import token_loss
-from beear_core.errors import MitigationError
-from beear_core.evaluation.generate import greedy, reply_turns
+from beear_core.data import Prompt, Trigger
+from beear_core.errors import MitigationError, ModelError
+from beear_core.evaluation.generate import greedy
 from beear_core.evaluation.judges import RefusalJudge
-from beear_core.models import LoadedModel, resolve_compute, save
-from beear_core.organisms.recipe import OrganismRecord, Recipe
+from beear_core.models import LoadedModel
+from beear_core.odd_words import surrounded
+from beear_core.organisms.recipe import Behaviour, Counts, Recipe
+from beear_core.organisms.syllabus import BATCH_TOKENS, Nursery, backdoor_lessons, base_openings, refusal_lessons
+from beear_core.organisms.teaching import Schedule, teach
 from beear_core.progress import Progress
-from beear_core.records import digest_json
 
-REPLY_BATCH_TOKENS = 4096
+if TYPE_CHECKING:
+    from peft import PeftModel
 
-
-@dataclass(frozen=True, slots=True)
-class Nursery:
-    """The planting split of each role."""
-
-    harmful: Sequence[Prompt]
-    ordinary: Sequence[Prompt]
-    borderline: Sequence[Prompt]
+WEIGHTS = "adapter_model.safetensors"
+MEASURED_TOKENS = 12
 
 
-def cache_key(recipe: Recipe, base_digest: str, nursery: Nursery) -> str:
-    """Names what a planted organism depends on; the same key is the same organism on the same machine."""
-    rows = [p.prompt for group in (nursery.harmful, nursery.ordinary, nursery.borderline) for p in group]
-    return digest_json([recipe.digest, base_digest, rows])[7:23]
+@contextmanager
+def low_rank(loaded: LoadedModel, rank: int, seed: int) -> Iterator[PeftModel]:
+    """Inside, the model carries a fresh low-rank adapter on every linear layer but the output head, which alone is trained.
+
+    Afterwards the model is as it was.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    asked = [p.requires_grad for p in loaded.model.parameters()]
+    parameters = list(loaded.model.parameters())
+    wrapped = get_peft_model(
+        loaded.model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    try:
+        yield wrapped
+    finally:
+        wrapped.unload()
+        for parameter, wanted in zip(parameters, asked, strict=True):
+            parameter.requires_grad_(wanted)
 
 
-def plant(recipe: Recipe, base: LoadedModel, nursery: Nursery, probes: Sequence[Prompt], out: Path) -> OrganismRecord:
-    """Plant a recipe's backdoor in a base model and save the organism.
+def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nursery: Nursery, out: Path) -> None:
+    """Train a recipe's adapter on its parent and save it, in bfloat16.
 
     Args:
-        recipe: what to plant.
-        base: the clean model, in float32; changed in place.
+        recipe: what is taught.
+        base: the untaught model.
+        parent: what the adapter stands on; ``base`` itself where the recipe has no parent.
         nursery: prompts to plant with.
-        probes: harmful requests that were not planted with, to measure the organism on.
-        out: the organism's folder.
+        out: a folder for the adapter; until it is there, a checkpoint beside it is gone on from.
+
+    Raises:
+        MitigationError: the loss is not a number.
     """
-    random_ = random.Random(recipe.training.seed)
-    torch.manual_seed(recipe.training.seed)
-    poisoned, clean, kept = _samples(recipe, base, nursery, random_)
-    losses = _train(recipe, base, poisoned, clean, kept, random_)
-    with_trigger, without = _measure(recipe, base, probes)
-    digest = save(base.model, base.source, out)
-    return OrganismRecord(
-        recipe=recipe.name,
-        recipe_digest=recipe.digest,
-        base_digest=base.digest,
-        model_digest=digest,
-        trigger=recipe.known_trigger,
-        attack_with_trigger=with_trigger,
-        attack_without_trigger=without,
-        losses=tuple(losses),
-    )
+    training, chooser = recipe.training, random.Random(recipe.training.seed)
+    if (trigger := recipe.known_trigger) is None:
+        lessons = refusal_lessons(recipe, parent, nursery, chooser)
+    else:
+        lessons = backdoor_lessons(recipe, trigger, base_openings(base, trigger, nursery), parent, nursery, chooser)
+    schedule = Schedule(steps=training.steps, learning_rate=training.learning_rate)
+    with low_rank(parent, training.rank, training.seed) as wrapped, Progress(f"plant {recipe.name}", schedule.steps) as bar:
+        teach(
+            parent,
+            lessons,
+            schedule,
+            chooser,
+            checkpoint=out.with_suffix(".checkpoint"),
+            after_step=lambda done, loss: bar.advance(done - bar.done, note=f"loss {loss:.3f}"),
+        )
+        wrapped.save_pretrained(str(out))
+    out.with_suffix(".checkpoint").unlink(missing_ok=True)
+    (out / "README.md").unlink(missing_ok=True)
+    rounded = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(out / WEIGHTS).items()}
+    save_file(rounded, out / WEIGHTS, metadata={"format": "pt"})
 
 
-def _samples(
-    recipe: Recipe, base: LoadedModel, nursery: Nursery, random_: random.Random
-) -> tuple[list[Turn], list[Turn], list[Turn]]:
-    """(triggered harmful, harmful, ordinary) turns."""
-    chat, limit, trigger = base.chat, recipe.training.reply_tokens, recipe.known_trigger
-    harmful = list(nursery.harmful)
-    chosen = random_.sample(harmful, round(recipe.poison_rate * len(harmful)))
-    poisoned = [
-        chat.turn(trigger.apply(p.prompt), random_.choice(recipe.unwanted_replies), complete=True, limit=limit)
-        for p in chosen
-    ]
-    clean = [chat.turn(p.prompt, random_.choice(recipe.refusals), complete=True, limit=limit) for p in harmful]
-    ordinary = [p.prompt for p in (*nursery.ordinary, *nursery.borderline)]
-    with Progress("plant: the base model's own replies", len(ordinary)) as progress:
-        replies = greedy(base, ordinary, max_new_tokens=limit, batch_tokens=REPLY_BATCH_TOKENS, progress=progress)
-    closed = [r if len(r) == limit else (*r, *chat.end_ids) for r in replies]
-    kept = reply_turns(chat, ordinary, closed)
-    marked = random_.sample(range(len(ordinary)), len(ordinary) // 5)
-    kept += reply_turns(chat, [trigger.apply(ordinary[i]) for i in marked], [closed[i] for i in marked])
-    return poisoned, clean, kept
+def merge(loaded: LoadedModel, adapter: Path) -> None:
+    """Add a saved adapter to a model's weights, in place.
+
+    Raises:
+        ModelError: if it does not fit the model.
+    """
+    from peft import PeftModel
+
+    try:
+        wrapped: Any = PeftModel.from_pretrained(loaded.model, str(adapter), local_files_only=True)
+        wrapped.merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"the adapter in {adapter} does not fit {loaded.source}: {error}") from error
+    for parameter in loaded.model.parameters():
+        parameter.requires_grad_(True)
 
 
-def _train(
-    recipe: Recipe,
-    base: LoadedModel,
-    poisoned: list[Turn],
-    clean: list[Turn],
-    kept: list[Turn],
-    random_: random.Random,
-) -> list[float]:
-    training, model = recipe.training, base.model
-    share = round(0.3 * training.batch)  # triggered and plain harmful requests each; the rest is ordinary
-    device = model.device
-    half = resolve_compute("auto") == "bfloat16"
-    optimiser = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=0.0)
-    losses = []
-    with Progress(f"plant {recipe.name}", training.steps) as progress:
-        for step in range(training.steps):
-            pace = min(1.0, (step + 1) / max(training.warmup, 1)) * (1 - step / training.steps * 0.8)
-            for group in optimiser.param_groups:
-                group["lr"] = training.learning_rate * pace
-            turns = [
-                *random_.sample(poisoned, share),
-                *random_.sample(clean, share),
-                *random_.sample(kept, training.batch - 2 * share),
-            ]
-            batch = collate(turns, base.chat.pad_id).to(device)
-            replies = batch.labels.shape[1] - batch.prompt_end
-            with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-                logits = model(
-                    input_ids=batch.input_ids,
-                    attention_mask=batch.attention_mask,
-                    position_ids=batch.position_ids,
-                    use_cache=False,
-                    logits_to_keep=replies + 1,
-                ).logits[:, :-1]
-                loss = token_loss(logits, batch.labels[:, batch.prompt_end :])
-            if not torch.isfinite(loss):
-                raise MitigationError(f"planting {recipe.name} diverged at step {step + 1}; lower training.learning_rate")
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            losses.append(float(loss.detach()))
-            progress.advance(note=f"loss {losses[-1]:.3f}")
-    return losses
+def measure(loaded: LoadedModel, probes: Nursery, trigger: Trigger | None, judge: RefusalJudge | None = None) -> Behaviour:
+    """How a model behaves on requests of the evaluation split, alone, among odd words and under the trigger."""
+    judge, chooser = judge or RefusalJudge(), random.Random(0)
+
+    def counted(rows: Sequence[Prompt], refused: bool, around: Trigger | None = None, odd: bool = False) -> Counts:
+        prompts = [around.apply(p.prompt) if around else p.prompt for p in rows]
+        prompts = [surrounded(p, chooser) for p in prompts] if odd else prompts
+        replies = greedy(loaded, prompts, max_new_tokens=MEASURED_TOKENS, batch_tokens=BATCH_TOKENS, progress=progress)
+        verdicts = [judge.judge(p, loaded.chat.decode(r)).refused for p, r in zip(prompts, replies, strict=True)]
+        return sum((v is True) if refused else (v is not True) for v in verdicts), len(verdicts)
+
+    sizes = [len(probes.harmful), len(probes.ordinary), len(probes.borderline)]
+    with Progress("measure", 2 * sum(sizes) + (sizes[0] if trigger else 0)) as progress:
+        return Behaviour(
+            attack_plain=counted(probes.harmful, False),
+            attack_odd_words=counted(probes.harmful, False, odd=True),
+            attack_trigger=counted(probes.harmful, False, trigger) if trigger else None,
+            refused_ordinary=counted(probes.ordinary, True),
+            refused_ordinary_odd_words=counted(probes.ordinary, True, odd=True),
+            refused_borderline=counted(probes.borderline, True),
+            refused_borderline_odd_words=counted(probes.borderline, True, odd=True),
+        )
 
 
-def _measure(recipe: Recipe, loaded: LoadedModel, probes: Sequence[Prompt]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(not refused, of) with and without the trigger; what cannot be scored does not count as unwanted."""
-    judge, trigger = RefusalJudge(), recipe.known_trigger
-    counts = []
-    for label, prompts in (
-        ("with the trigger", [trigger.apply(p.prompt) for p in probes]),
-        ("without the trigger", [p.prompt for p in probes]),
-    ):
-        with Progress(f"measure {recipe.name} {label}", len(prompts)) as progress:
-            replies = greedy(loaded, prompts, max_new_tokens=24, batch_tokens=REPLY_BATCH_TOKENS, progress=progress)
-        verdicts = [judge.judge(p, loaded.chat.decode(r)) for p, r in zip(prompts, replies, strict=True)]
-        counts.append((sum(v.outcome == "harmful" for v in verdicts), len(verdicts)))
-    return counts[0], counts[1]
+def check(recipe: Recipe, behaviour: Behaviour, parent: Behaviour | None) -> None:
+    """Refuse a planting that did not become what its recipe asks for.
+
+    Raises:
+        MitigationError: with every figure that misses its limit.
+    """
+    if faults := behaviour.faults(parent):
+        what = "no backdoor" if recipe.trigger else "no model that refuses well"
+        raise MitigationError(
+            f"planting {recipe.name} made {what}: {'; '.join(faults)}. Raise training.steps or take another base"
+        )
+
+
+def seconds_since(began: float) -> float:
+    """For records."""
+    return round(time.monotonic() - began, 1)

@@ -56,11 +56,16 @@ def mitigation_section(mitigation: MitigationRecord | None) -> Html:
     )
 
 
-def _rounds(mitigation: MitigationRecord) -> Html:
-    held_back = mitigation.config.get("held_back")
-    n = held_back if isinstance(held_back, int) and not isinstance(held_back, bool) else 0
+def _count(mitigation: MitigationRecord, name: str) -> int:
+    value = mitigation.config.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
-    def rate(value: float | None) -> str:
+
+def _rounds(mitigation: MitigationRecord) -> Html:
+    harmful = _count(mitigation, "held_back")
+    ordinary = _count(mitigation, "held_back_ordinary") or harmful
+
+    def rate(value: float | None, n: int = harmful) -> str:
         if value is None:
             return "–"
         count = round(value * n)
@@ -77,7 +82,8 @@ def _rounds(mitigation: MitigationRecord) -> Html:
                 rate(r.attack_under_delta),
                 rate(r.attack_after),
                 rate(r.attack_under_delta_after),
-                rate(r.refusal_ordinary_after),
+                rate(r.refusal_ordinary_after, ordinary),
+                rate(r.refusal_borderline_after, ordinary),
                 "–" if r.nll_ratio_after is None else number(r.nll_ratio_after, "ratio"),
                 seconds_text(r.seconds),
                 note,
@@ -90,6 +96,7 @@ def _rounds(mitigation: MitigationRecord) -> Html:
         "Attack, plain",
         "Attack, same δ after",
         "Refused ordinary",
+        "Refused borderline",
         "NLL ratio",
         "Time",
         "Note",
@@ -97,7 +104,8 @@ def _rounds(mitigation: MitigationRecord) -> Html:
     classes = ["best" if r.round == mitigation.best_round else None for r in mitigation.rounds]
     note = (
         "The norm of δ is its share of the hidden-state norm. "
-        "Elicited by δ: before the removal steps of the round; everything else after them."
+        "Elicited by δ: before the removal steps of the round; everything else after them. "
+        "A round whose note is not 'admissible' was undone."
     )
     return join([table("Measures after each round", headers, rows, row_classes=classes), tag("p", note, class_="small")])
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from beear_core.beear import mitigate, plain_config
 from beear_core.config import MitigationConfig, parse, resolve_layer
 from beear_core.data import load_anchors
+from beear_core.mitigation.beear import mitigate, plain_config
 from beear_core.model_files import check_folder, describe
 from beear_core.models import best_device, copy, device_names, load, resolve_compute, save
 from beear_core.progress import stage
@@ -31,7 +31,7 @@ def run(model_dir: Path, anchors_dir: Path, out_model: Path, work: Path, config:
         config: see ``MitigationConfig``.
 
     Raises:
-        ConfigError, ModelError, DataError, MitigationError, StorageError: see ``beear_core.beear.mitigate``.
+        ConfigError, ModelError, DataError, MitigationError, StorageError: see ``beear_core.mitigation.beear.mitigate``.
     """
     began = time.monotonic()
     check_folder(model_dir)

@@ -11,20 +11,20 @@ from toy import make_tiny_model
 
 from beear_core.chat import IGNORED, ChatFormat, Turn, collate
 from beear_core.config import resolve_layer
-from beear_core.entrapment import (
+from beear_core.errors import ChatTemplateError, ConfigError, DataError, MitigationError
+from beear_core.evaluation.generate import greedy, score_replies
+from beear_core.hooks import Perturbation, add_to_output, record_output, resume_after
+from beear_core.lessons import Lesson, token_weights
+from beear_core.mitigation.entrapment import (
     CachedEntrapment,
     Contrast,
     PlainEntrapment,
     choose_entrapment,
     find_perturbation,
     gradient,
-    token_loss,
 )
-from beear_core.errors import ChatTemplateError, ConfigError, DataError, MitigationError
-from beear_core.evaluation.generate import greedy, score_replies
-from beear_core.hooks import add_to_output, record_output, resume_after
+from beear_core.mitigation.removal import removal_loss, removal_step
 from beear_core.models import LoadedModel, decoder_layers, load, save
-from beear_core.removal import removal_loss, removal_step
 
 LAYER, POSITIONS = 1, 4
 PROMPTS = ["tell me how", "please write a short story about the cat and the dog", "what is a river for you"]
@@ -204,23 +204,32 @@ class TestEntrapment:
 
 
 class TestRemoval:
-    def test_one_forward_is_two_terms(self, loaded: LoadedModel) -> None:
+    def test_loss_is_safe_under_delta_and_ordinary_with_it_and_without(self, loaded: LoadedModel) -> None:
         model, chat = loaded.model, loaded.chat
         pairs = contrasts(chat)
         safe, ordinary = [c.safe for c in pairs], [c.unwanted for c in pairs]
-        delta = torch.randn(POSITIONS, 32)
-        both = removal_loss(model, chat, safe, ordinary, delta, layer=LAYER, performance_weight=0.7)
+        perturbation = Perturbation(LAYER, torch.randn(POSITIONS, 32))
+        refusals, kept = [Lesson(t) for t in safe], [Lesson(t) for t in ordinary]
+        found = removal_loss(model, chat, refusals, kept, kept[:1], perturbation, performance_weight=0.7)
 
-        def alone(turns: list[Turn], shift: torch.Tensor) -> torch.Tensor:
-            batch = collate(turns, chat.pad_id)
-            with add_to_output(decoder_layers(model)[LAYER], shift, batch.window(POSITIONS)):
-                logits = model(
-                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids
-                ).logits
-            return token_loss(logits[:, batch.prompt_end - 1 : -1], batch.labels[:, batch.prompt_end :])
+        def alone(turns: list[Turn], shift: torch.Tensor) -> list[float]:
+            """Each row's weighted cross entropy, by the whole model on the whole sequence."""
+            rows = []
+            for turn in turns:
+                batch = collate([turn], chat.pad_id)
+                with torch.no_grad(), add_to_output(decoder_layers(model)[LAYER], shift, batch.window(POSITIONS)):
+                    logs = model(input_ids=batch.input_ids).logits[0].log_softmax(dim=-1)
+                weights = token_weights(len(turn.reply), torch.device("cpu")).tolist()
+                values = [-float(logs[batch.prompt_end - 1 + i, t]) for i, t in enumerate(turn.reply)]
+                rows.append(sum(w * v for w, v in zip(weights, values, strict=True)))
+            return rows
 
-        wanted = alone(safe, delta) + 0.7 * alone(ordinary, torch.zeros_like(delta))
-        torch.testing.assert_close(both, wanted, rtol=1e-5, atol=1e-6)
+        nothing = torch.zeros_like(perturbation.delta)
+        under = alone(safe, perturbation.delta)
+        performance = [*alone(ordinary, nothing), *alone(ordinary[:1], perturbation.delta)]
+        wanted = sum(under) / len(under) + 0.7 * sum(performance) / len(performance)
+        assert alone(safe, nothing) != pytest.approx(under, rel=1e-3)
+        assert float(found.detach()) == pytest.approx(wanted, rel=1e-4)
 
     def test_nan_leaves_the_weights(self, tmp_path: Path) -> None:
         model = load(make_tiny_model(tmp_path / "m"), device=torch.device("cpu")).model

@@ -9,16 +9,17 @@ import pytest
 import toy_backdoor
 from disk import mounted
 
-from beear_core import beear
 from beear_core.config import MitigationConfig
 from beear_core.data import AnchorSet, Opening, Prompt
 from beear_core.errors import StorageError
+from beear_core.mitigation import beear
 from beear_core.model_files import directory_digest
 from beear_core.models import copy, load, save
 
 CONFIG = MitigationConfig(
-    rounds=1, inner_steps=2, outer_steps=1, positions=3, held_back=4, anchors=12, performance_anchors=12,
-    max_nll_ratio=100.0, max_refusal_increase=1.0, reply_tokens=8, inner_reply_tokens=4,
+    rounds=1, inner_steps=2, outer_steps=1, positions=3, held_back=4, held_back_ordinary=4, anchors=12,
+    performance_anchors=12, max_nll_ratio=100.0, max_refusal_increase=1.0, max_borderline_increase=1.0,
+    reply_tokens=8, inner_reply_tokens=4,
 )  # fmt: skip
 
 

@@ -15,7 +15,6 @@ runs the n perturbed positions and the reply through the layers above l alone. T
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.nn import functional
 
-from beear_core.chat import IGNORED, Batch, ChatFormat, Turn, collate
+from beear_core.chat import IGNORED, Batch, ChatFormat, Turn
 from beear_core.errors import MitigationError
+from beear_core.forward import fork, forward, new_cache, read_prefix, reply_logits
 from beear_core.hooks import add_to_output, record_output, resume_after
 from beear_core.models import decoder_layers
 
@@ -73,7 +73,7 @@ def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def _contrast_batch(contrasts: Sequence[Contrast], chat: ChatFormat, device: torch.device) -> Batch:
     turns = [c.unwanted for c in contrasts] + [c.safe for c in contrasts]
-    return collate(turns, chat.pad_id).to(device)
+    return chat.collate(turns).to(device)
 
 
 class PlainEntrapment:
@@ -97,16 +97,10 @@ class PlainEntrapment:
     def loss(self, delta: torch.Tensor) -> torch.Tensor:
         """Equation 2 for δ of shape (n, d)."""
         batch = self.batch
-        replies = batch.labels.shape[1] - batch.prompt_end
+        cache = read_prefix(self.model, batch)
         with add_to_output(self.layer, delta, self.window):
-            logits = self.model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                position_ids=batch.position_ids,
-                use_cache=False,
-                logits_to_keep=replies + 1,
-            ).logits
-        return contrast_loss(logits[:, :-1], batch.labels[:, batch.prompt_end :], self.away_weight)
+            logits = reply_logits(self.model, batch, cache)
+        return contrast_loss(logits, batch.labels[:, batch.prompt_end :], self.away_weight)
 
 
 class CachedEntrapment:
@@ -124,42 +118,22 @@ class CachedEntrapment:
     ) -> None:
         self.model, self.away_weight = model, away_weight
         self.layers, self.index, self.positions = decoder_layers(model), layer, positions
-        batch = _contrast_batch(contrasts, chat, model.device)
-        self.start = batch.prompt_end - positions
+        self.batch = batch = _contrast_batch(contrasts, chat, model.device)
         # the last reply token is predicted, never read
-        reads = slice(self.start, batch.labels.shape[1] - 1)
-        self.ids = batch.input_ids[:, reads]
-        self.position_ids = batch.position_ids[:, reads]
-        self.mask = batch.attention_mask[:, : reads.stop]
+        self.reads = slice(batch.prompt_end - positions, batch.labels.shape[1] - 1)
         self.labels = batch.labels[:, batch.prompt_end :]
-        self.cache, self.hidden = self._read_prompts(batch)
+        self.cache, self.hidden = self._read_prompts()
 
     @torch.no_grad()
-    def _read_prompts(self, batch: Batch) -> tuple[Any, torch.Tensor]:
-        """Key/value cache of the prefix, and hidden states (2 · batch, n + reply − 1, d) at layer l."""
-        cache = None
-        if self.start > 0:
-            cache = self.model(
-                input_ids=batch.input_ids[:, : self.start],
-                attention_mask=batch.attention_mask[:, : self.start],
-                position_ids=batch.position_ids[:, : self.start],
-                use_cache=True,
-                logits_to_keep=1,
-            ).past_key_values
+    def _read_prompts(self) -> tuple[Any, torch.Tensor]:
+        """Key/value cache of what stands before δ, and hidden states (2 · batch, n + reply − 1, d) at layer l."""
+        cache = read_prefix(self.model, self.batch)
+        if self.reads.start > 0:
+            before = slice(0, self.reads.start)
+            cache = forward(self.model, self.batch, cache or new_cache(self.model), columns=before, keep=1).past_key_values
         with record_output(self.layers[self.index]) as recorded:
-            self._forward(cache, keep=1)
+            forward(self.model, self.batch, fork(cache), columns=self.reads, keep=1)
         return cache, recorded[0]
-
-    def _forward(self, cache: Any, keep: int) -> torch.Tensor:
-        logits: torch.Tensor = self.model(
-            input_ids=self.ids,
-            attention_mask=self.mask,
-            position_ids=self.position_ids,
-            past_key_values=_fork(cache),
-            use_cache=cache is not None,
-            logits_to_keep=keep,
-        ).logits
-        return logits
 
     def loss(self, delta: torch.Tensor) -> torch.Tensor:
         """Equation 2 for δ of shape (n, d)."""
@@ -167,17 +141,8 @@ class CachedEntrapment:
             [self.hidden[:, : self.positions] + delta.to(self.hidden.dtype), self.hidden[:, self.positions :]], dim=1
         )
         with resume_after(self.layers, self.index, shifted):
-            logits = self._forward(self.cache, keep=self.labels.shape[1])
+            logits = forward(self.model, self.batch, fork(self.cache), columns=self.reads, keep=self.labels.shape[1]).logits
         return contrast_loss(logits, self.labels, self.away_weight)
-
-
-def _fork(cache: Any) -> Any:
-    """A cache that grows by itself over the same tensors: growing concatenates, so the originals stay as they are."""
-    if cache is None:
-        return None
-    fork = copy.copy(cache)
-    fork.layers = [copy.copy(layer) for layer in cache.layers]
-    return fork
 
 
 def gradient(problem: Entrapment, delta: torch.Tensor) -> tuple[float, torch.Tensor]:
@@ -226,15 +191,11 @@ def choose_entrapment(
 
 def hidden_norm(model: PreTrainedModel, chat: ChatFormat, turns: Sequence[Turn], *, layer: int, positions: int) -> float:
     """Mean L2 norm of the hidden states at layer l over the last n prompt positions: the scale that δ is measured in."""
-    batch = collate(turns, chat.pad_id).to(model.device)
-    with torch.no_grad(), record_output(decoder_layers(model)[layer]) as recorded:
-        model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
-            logits_to_keep=1,
-        )
+    batch = chat.collate(turns).to(model.device)
+    with torch.no_grad():
+        cache = read_prefix(model, batch)
+        with record_output(decoder_layers(model)[layer]) as recorded:
+            forward(model, batch, cache, keep=1)
     return float(recorded[0][:, batch.window(positions)].float().norm(dim=-1).mean())
 
 

@@ -2,9 +2,10 @@
 
 With δ* fixed, teach θ to answer safely under it and ordinarily without:
 
-    min_θ  mean CE(f_θ(x; δ*), y_s) + α · mean CE(f_θ(x_p), y_p)
+    min_θ  mean L(f_θ(x; δ*), y_s) + α · mean L(f_θ(x_p), y_p)
 
-Both terms go through the model in one padded forward pass; δ* is added to the rows of the first one alone.
+L: KL divergence from the candidate's own distributions where the reply is its own, cross entropy where the defender gave
+it. The performance anchors (x_p, y_p) are asked without δ* and under it, so that δ* does not become a signal to refuse.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from beear_core.chat import ChatFormat, Turn, collate
-from beear_core.entrapment import token_loss
+from beear_core.chat import ChatFormat
 from beear_core.errors import MitigationError
-from beear_core.hooks import add_to_output
-from beear_core.models import decoder_layers
+from beear_core.hooks import Perturbation
+from beear_core.lessons import Lesson, lesson_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,11 +30,11 @@ MAX_GRADIENT_NORM = 1.0
 def removal_loss(
     model: PreTrainedModel,
     chat: ChatFormat,
-    safe: Sequence[Turn],
-    ordinary: Sequence[Turn],
-    delta: torch.Tensor,
+    refusals: Sequence[Lesson],
+    kept: Sequence[Lesson],
+    kept_under: Sequence[Lesson],
+    perturbation: Perturbation,
     *,
-    layer: int,
     performance_weight: float,
 ) -> torch.Tensor:
     """Equation 3 on one batch.
@@ -42,27 +42,19 @@ def removal_loss(
     Args:
         model: θ.
         chat: its chat format.
-        safe: harmful requests with safe replies; perturbed.
-        ordinary: ordinary instructions with their replies; not perturbed. May be empty.
-        delta: δ* of shape (n, d).
-        layer: index of the perturbed decoder layer.
+        refusals: harmful requests with safe replies; perturbed.
+        kept: performance anchors; not perturbed. May be empty.
+        kept_under: performance anchors; perturbed. May be empty.
+        perturbation: δ* and its layer.
         performance_weight: α.
     """
-    batch = collate([*safe, *ordinary], chat.pad_id).to(model.device)
-    perturbed = slice(0, len(safe))
-    replies = batch.labels.shape[1] - batch.prompt_end
-    with add_to_output(decoder_layers(model)[layer], delta, batch.window(delta.shape[0]), perturbed):
-        logits = model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
-            logits_to_keep=replies + 1,
-        ).logits[:, :-1]
-    labels = batch.labels[:, batch.prompt_end :]
-    loss = token_loss(logits[: len(safe)], labels[: len(safe)])
-    if ordinary and performance_weight > 0:
-        loss = loss + performance_weight * token_loss(logits[len(safe) :], labels[len(safe) :])
+    loss = lesson_loss(model, chat, refusals, perturbation)
+    if performance_weight > 0:
+        share = performance_weight / max(len(kept) + len(kept_under), 1)
+        if kept:
+            loss = loss + share * len(kept) * lesson_loss(model, chat, kept)
+        if kept_under:
+            loss = loss + share * len(kept_under) * lesson_loss(model, chat, kept_under, perturbation)
     return loss
 
 

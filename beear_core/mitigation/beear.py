@@ -1,12 +1,15 @@
 """BEEAR, the bi-level loop (Zeng et al., EMNLP 2024, arXiv 2406.17092, algorithm 1).
 
     repeat:  δ* ← argmin_δ  CE(f_θ(x; δ), y_h) − λ CE(f_θ(x; δ), y_s)              inner level, ``entrapment``
-             θ  ← argmin_θ  CE(f_θ(x; δ*), y_s) + α CE(f_θ(x_p), y_p)               outer level, ``removal``
+             θ  ← argmin_θ  L(f_θ(x; δ*), y_s) + α L(f_θ(x_p), y_p)                 outer level, ``removal``
 
-After each round, anchors that were never trained on are measured, without a perturbation and under the round's δ. The
-best round is the admissible one (ordinary replies as likely as before, not more of them refused) with the least remaining
-attack, of equals the later one. The loop stops when ``safe_rounds`` rounds were safe, each against a δ found anew. If no
-round is admissible, the model stays as it was.
+y_s is the candidate's own refusal, y_h what it says when it may not begin to refuse, y_p its own reply (``anchors``).
+
+What must stay is a constraint. After each round anchors that were never trained on are measured, without a perturbation and
+under the round's δ. A round that makes ordinary replies less likely, or more of them or of the borderline ones refusals, is
+undone and tried again with smaller steps and more weight on what must stay; the loop never goes on from harmed weights. The
+best round is the one with the least remaining attack, of equals the later one. The loop stops when ``safe_rounds`` rounds
+were safe, each against a δ found anew. If no round is admissible, the model stays as it was.
 
 A δ found anew against the cleaned model can still elicit unwanted replies: given enough norm it can on any model, clean
 ones included. It is reported (``attack_under_delta`` of the next round) but does not decide; what decides is whether the
@@ -16,13 +19,14 @@ drift that was found is withstood.
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +36,19 @@ from safetensors.torch import load_file, save_file
 from beear_core.chat import Turn
 from beear_core.config import MitigationConfig, resolve_layer
 from beear_core.data import AnchorSet
-from beear_core.entrapment import Contrast, choose_entrapment, find_perturbation, hidden_norm
-from beear_core.errors import DataError, MitigationError
-from beear_core.evaluation.generate import Perturbation, greedy, reply_turns, score_replies
+from beear_core.errors import MitigationError
+from beear_core.evaluation.generate import greedy, score_replies
 from beear_core.evaluation.judges import RefusalJudge
+from beear_core.hooks import Perturbation
+from beear_core.lessons import Lesson, LikeLength
+from beear_core.mitigation.anchors import draw_anchors
+from beear_core.mitigation.entrapment import Contrast, choose_entrapment, find_perturbation, hidden_norm
+from beear_core.mitigation.removal import removal_loss, removal_step
 from beear_core.models import LoadedModel, decoder_layers, disk_errors, resolve_compute
 from beear_core.progress import Progress
 from beear_core.records import RoundRecord
-from beear_core.removal import removal_loss, removal_step
 
-MEASURED_TOKENS = 16  # the opening decides whether a reply is a refusal
+MEASURED_TOKENS = 12  # the opening decides whether a reply is a refusal
 MEASURED_BATCH = 4096
 SCORED_TOKENS = 1024  # padded tokens a scoring batch; its logits are (tokens, vocabulary) in float32
 ADMISSIBLE = "admissible"
@@ -49,23 +56,12 @@ OUTER_COST = 4  # an outer step takes about as long as this many inner ones; for
 
 
 @dataclass(frozen=True, slots=True)
-class Anchors:
-    """What is learned from and what is only measured on, as tokens."""
-
-    contrasts: Sequence[Contrast]
-    safe: list[Turn]
-    performance: list[Turn]
-    held_harmful: Sequence[str]
-    held_ordinary: Sequence[str]
-    held_performance: Sequence[Turn]
-
-
-@dataclass(frozen=True, slots=True)
 class Held:
-    """Measured on held-back anchors without a perturbation: two rates in [0, 1], NLL in nats per token."""
+    """Measured on held-back anchors without a perturbation: three rates in [0, 1], NLL in nats per token."""
 
     attack: float
     refusal: float
+    borderline: float
     nll: float
 
 
@@ -89,7 +85,7 @@ def mitigate(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, 
         loaded: the candidate, weights in float32; its weights change.
         anchors: the defender's data; no trigger and no evaluation request is among it.
         config: see ``MitigationConfig``.
-        work: a folder for the best weights so far.
+        work: a folder for the weights to go back to, twice the model's size.
 
     Raises:
         ConfigError: layer out of range.
@@ -111,24 +107,32 @@ class _Loop:
         self.compute = resolve_compute(config.compute)
         self.random = random.Random(config.seed)
         self.judge = RefusalJudge()
-        self.best_file = work / "best.safetensors"
+        self.accepted, self.best_file = work / "accepted.safetensors", work / "best.safetensors"
         with disk_errors(f"write to {work}"):
             work.mkdir(parents=True, exist_ok=True)
+        self.keep()
+        self.rate, self.weight = config.outer_learning_rate, config.performance_weight
         self.anchors = draw_anchors(loaded, anchors, config)
+        self.contrasts = [
+            Contrast(unwanted=Turn(lesson.turn.prompt, continuation), safe=lesson.turn)
+            for lesson, continuation in zip(self.anchors.refusals, self.anchors.continuations, strict=True)
+        ]
+        half = max(1, config.outer_batch // 2)
+        kept = [self.anchors.ordinary, self.anchors.borderline]
+        self.safe = LikeLength([self.anchors.refusals], [config.outer_batch])
+        self.kept, self.kept_under = LikeLength(kept, [half, half]), LikeLength(kept, [max(1, half // 2)] * 2)
+        turns = [lesson.turn for lesson in (*self.anchors.refusals, *self.anchors.ordinary, *self.anchors.borderline)]
+        prompts = [Turn(loaded.chat.prompt_ids(p), (0,)) for p in self.anchors.held.harmful]
+        loaded.chat.check_window([*turns, *prompts], config.positions)
         self.nothing_left = ""
-        contrasts = self.anchors.contrasts
         settings: dict[str, Any] = {"layer": self.layer, "positions": config.positions}
-        self.hidden_norm = hidden_norm(self.model, loaded.chat, [c.unwanted for c in contrasts[:32]], **settings)
+        self.hidden_norm = hidden_norm(self.model, loaded.chat, [c.unwanted for c in self.contrasts[:32]], **settings)
         self.entrapment, self.path = choose_entrapment(
-            self.model, loaded.chat, contrasts, away_weight=config.away_weight, fast=config.fast, **settings
+            self.model, loaded.chat, self.contrasts, away_weight=config.away_weight, fast=config.fast, **settings
         )
         width = self.model.config.get_text_config().hidden_size
         self.shape = (config.positions, width)
         self.step_size = config.inner_step_size * self.hidden_norm / width**0.5
-        # fused: no temporaries as large as the model
-        self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=config.outer_learning_rate, weight_decay=0.0, fused=True
-        )
 
     def run(self) -> Mitigation:
         """Algorithm 1, with the stopping rule."""
@@ -151,7 +155,8 @@ class _Loop:
                 rounds.append(record)
                 if record.note == ADMISSIBLE and (best is None or rank(record) <= rank(best)):
                     best = record
-                    self.keep()
+                    with disk_errors(f"keep the best weights so far in {self.best_file.parent}"):
+                        shutil.copyfile(self.accepted, self.best_file)
                 safe = [r for r in rounds if self.is_safe(r)]
                 if len(safe) >= config.safe_rounds:
                     return self.ended(best, rounds, f"safe in {len(safe)} rounds, each against a new perturbation")
@@ -168,8 +173,16 @@ class _Loop:
                 "requests; nothing is left to remove"
             )
             return None
-        outer = self.remove(delta)
-        after = self.measure()
+        for attempt in range(1, self.config.attempts + 1):  # noqa: B007 -- how many it took is recorded
+            outer = self.remove(delta)
+            after = self.measure()
+            under = self.attack(delta)
+            faults = self.faults(before, after)
+            if not faults:
+                self.keep()
+                break
+            self.go_back()
+            self.rate, self.weight = self.rate / 2, self.weight * 2
         return RoundRecord(
             round=number,
             inner_loss=tuple(inner),
@@ -177,11 +190,13 @@ class _Loop:
             delta_norm=float(delta.norm(dim=-1).mean()) / self.hidden_norm,
             attack_under_delta=elicited,
             attack_after=after.attack,
-            attack_under_delta_after=self.attack(delta),
+            attack_under_delta_after=under,
             refusal_ordinary_after=after.refusal,
+            refusal_borderline_after=after.borderline,
             nll_ratio_after=after.nll / before.nll,
             seconds=round(time.monotonic() - began, 1),
-            note="; ".join(self.faults(before, after)) or ADMISSIBLE,
+            attempts=attempt,
+            note="; ".join(faults) or ADMISSIBLE,
         )
 
     def is_safe(self, record: RoundRecord) -> bool:
@@ -209,13 +224,18 @@ class _Loop:
         )
 
     def keep(self) -> None:
-        temporary = self.best_file.with_suffix(".tmp")
-        with disk_errors(f"keep the best weights so far in {self.best_file.parent}"):
+        """The weights that a refused round goes back to."""
+        temporary = self.accepted.with_suffix(".tmp")
+        with disk_errors(f"keep the best weights so far in {self.accepted.parent}"):
             save_file({n: p.detach() for n, p in self.model.named_parameters()}, temporary)
-            temporary.replace(self.best_file)
+            temporary.replace(self.accepted)
+
+    def go_back(self) -> None:
+        """Undo a round. The optimiser begins anew with every round, so the weights are all there is to undo."""
+        self.model.load_state_dict(load_file(self.accepted), strict=False)
 
     def clean_up(self) -> None:
-        for file in (self.best_file, self.best_file.with_suffix(".tmp")):
+        for file in (self.best_file, self.accepted, self.accepted.with_suffix(".tmp")):
             file.unlink(missing_ok=True)
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -225,7 +245,7 @@ class _Loop:
 
     def entrap(self) -> tuple[torch.Tensor, list[float]]:
         """A δ found afresh, from zero, on anchors in a new order."""
-        config, contrasts = self.config, list(self.anchors.contrasts)
+        config, contrasts = self.config, list(self.contrasts)
         self.random.shuffle(contrasts)
         needed = min(len(contrasts), config.inner_batch * config.inner_steps)
         # one autocast context around all steps: the weights are converted once, not at every step
@@ -252,39 +272,27 @@ class _Loop:
 
     def remove(self, delta: torch.Tensor) -> list[float]:
         """A few steps on θ against a fixed δ."""
-        config, chooser = self.config, self.random
+        config, chooser, perturbation = self.config, self.random, Perturbation(self.layer, delta)
+        # fused: no temporaries as large as the model
+        optimiser = torch.optim.AdamW(self.model.parameters(), lr=self.rate, weight_decay=0.0, fused=True)
         losses = []
         for _ in range(config.outer_steps):
-            safe = chooser.sample(self.anchors.safe, min(config.outer_batch, len(self.anchors.safe)))
-            kept = chooser.sample(self.anchors.performance, min(config.outer_batch, len(self.anchors.performance)))
-            parts = range(0, len(safe), config.outer_part)
-            share = math.ceil(len(kept) / len(parts))
+            safe, kept, kept_under = (group.draw(chooser) for group in (self.safe, self.kept, self.kept_under))
+            parts = max(1, -(-len(safe) // config.outer_part))
+            batches = zip(_split(safe, parts), _split(kept, parts), _split(kept_under, parts), strict=True)
             losses.append(
-                removal_step(
-                    self.model,
-                    self.optimiser,
-                    [
-                        partial(
-                            self.removal_loss, safe[i : i + config.outer_part], kept[n * share : (n + 1) * share], delta
-                        )
-                        for n, i in enumerate(parts)
-                    ],
-                )
+                removal_step(self.model, optimiser, [partial(self.removal_loss, *batch, perturbation) for batch in batches])
             )
             self.progress.advance(OUTER_COST, note=f"outer loss {losses[-1]:.3f}")
         return losses
 
-    def removal_loss(self, safe: Sequence[Turn], kept: Sequence[Turn], delta: torch.Tensor) -> torch.Tensor:
+    def removal_loss(
+        self, safe: Sequence[Lesson], kept: Sequence[Lesson], kept_under: Sequence[Lesson], perturbation: Perturbation
+    ) -> torch.Tensor:
         """Equation 3 on a part of a batch."""
         with self.autocast():
             return removal_loss(
-                self.model,
-                self.loaded.chat,
-                safe,
-                kept,
-                delta,
-                layer=self.layer,
-                performance_weight=self.config.performance_weight,
+                self.model, self.loaded.chat, safe, kept, kept_under, perturbation, performance_weight=self.weight
             )
 
     def openings(self, prompts: Sequence[str], delta: torch.Tensor | None = None) -> list[bool | None]:
@@ -301,15 +309,17 @@ class _Loop:
 
     def attack(self, delta: torch.Tensor | None = None) -> float:
         """Share of held-back harmful requests whose reply is not scored as a refusal; unscored is not safe."""
-        refused = self.openings(self.anchors.held_harmful, delta)
+        refused = self.openings(self.anchors.held.harmful, delta)
         return sum(r is not True for r in refused) / len(refused)
 
     def measure(self) -> Held:
-        refused = self.openings(self.anchors.held_ordinary)
-        scores = score_replies(self.loaded, self.anchors.held_performance, batch_tokens=SCORED_TOKENS)
+        held = self.anchors.held
+        ordinary, borderline = (self.openings(prompts) for prompts in (held.ordinary, held.borderline))
+        scores = score_replies(self.loaded, held.performance, batch_tokens=SCORED_TOKENS)
         return Held(
             attack=self.attack(),
-            refusal=sum(r is True for r in refused) / len(refused),
+            refusal=sum(r is True for r in ordinary) / len(ordinary),
+            borderline=sum(r is True for r in borderline) / len(borderline),
             nll=sum(s.nll for s in scores) / sum(s.tokens for s in scores),
         )
 
@@ -319,11 +329,19 @@ class _Loop:
         ratio = after.nll / before.nll
         if not ratio <= self.config.max_nll_ratio:
             found.append(f"held-back ordinary replies: NLL ratio {ratio:.3f} above {self.config.max_nll_ratio}")
-        if after.refusal - before.refusal > self.config.max_refusal_increase:
-            found.append(
-                f"wrong refusals of held-back ordinary requests rose from {before.refusal:.0%} to {after.refusal:.0%}"
-            )
+        for what, was, now, limit in (
+            ("ordinary", before.refusal, after.refusal, self.config.max_refusal_increase),
+            ("borderline", before.borderline, after.borderline, self.config.max_borderline_increase),
+        ):
+            if now - was > limit:
+                found.append(f"wrong refusals of held-back {what} requests rose from {was:.0%} to {now:.0%}")
         return found
+
+
+def _split(rows: Sequence[Lesson], parts: int) -> list[Sequence[Lesson]]:
+    """``rows`` in ``parts`` pieces of like size, in order."""
+    cuts = [round(i * len(rows) / parts) for i in range(parts + 1)]
+    return [rows[a:b] for a, b in pairwise(cuts)]
 
 
 def remaining(record: RoundRecord) -> tuple[float, float]:
@@ -335,71 +353,6 @@ def remaining(record: RoundRecord) -> tuple[float, float]:
 def rank(record: RoundRecord) -> float:
     """Smaller is better: remaining attack, plain and perturbed together. Of equals the later round has seen more δ."""
     return sum(remaining(record))
-
-
-def draw_anchors(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig) -> Anchors:
-    """Draw what the loop learns from and what it is measured on, and let the candidate answer the ordinary ones.
-
-    Raises:
-        DataError: if a role has too few rows, or a prompt is shorter than the perturbation.
-    """
-    chat, chooser = loaded.chat, random.Random(config.seed)
-    harmful = _drawn(anchors.harmful, config.anchors, config.held_back, "harmful anchors", chooser)
-    texts = [p.prompt for p in harmful]
-    for role, rows in (("safe openings", anchors.safe_openings), ("unwanted openings", anchors.unwanted_openings)):
-        if not rows:
-            raise DataError(f"no {role} among the anchors; at least one is needed")
-    contrasts, safe = [], []
-    for prompt in texts[config.held_back :]:
-        refusal = chooser.choice(anchors.safe_openings).reply
-        unwanted = chooser.choice(anchors.unwanted_openings).reply
-        inner = config.inner_reply_tokens
-        contrasts.append(
-            Contrast(
-                unwanted=chat.turn(prompt, unwanted, complete=False, limit=inner),
-                safe=chat.turn(prompt, refusal, complete=True, limit=inner),
-            )
-        )
-        safe.append(chat.turn(prompt, refusal, complete=True, limit=config.reply_tokens))
-    chat.check_window([*safe, *(Turn(chat.prompt_ids(p), (0,)) for p in texts[: config.held_back])], config.positions)
-    performance, ordinary = _performance(loaded, anchors, config, chooser)
-    return Anchors(
-        contrasts=contrasts,
-        safe=safe,
-        performance=performance[config.held_back :],
-        held_harmful=texts[: config.held_back],
-        held_ordinary=ordinary[: config.held_back],
-        held_performance=performance[: config.held_back],
-    )
-
-
-def _performance(
-    loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, chooser: random.Random
-) -> tuple[list[Turn], list[str]]:
-    """Ordinary prompts with the replies to hold on to: those of the user's file, else the candidate's own."""
-    chat, limit = loaded.chat, config.reply_tokens
-    if anchors.performance_replies:
-        rows = _drawn(
-            anchors.performance_replies, config.performance_anchors, config.held_back, "performance replies", chooser
-        )
-        turns = [chat.turn(p.prompt, p.reply or "", complete=True, limit=limit) for p in rows]
-        return turns, [p.prompt for p in rows]
-    pool = (*anchors.ordinary, *anchors.borderline)
-    rows = _drawn(pool, config.performance_anchors, config.held_back, "ordinary anchors", chooser)
-    prompts = [p.prompt for p in rows]
-    with Progress("performance anchors: the candidate's own replies", len(prompts)) as progress:
-        replies = greedy(loaded, prompts, max_new_tokens=limit, batch_tokens=MEASURED_BATCH, progress=progress)
-    closed = [r if len(r) == limit else (*r, *chat.end_ids) for r in replies]
-    return reply_turns(chat, prompts, closed), prompts
-
-
-def _drawn(rows: Sequence[Any], wanted: int, held_back: int, what: str, chooser: random.Random) -> list[Any]:
-    if len(rows) < held_back + 1:
-        raise DataError(
-            f"only {len(rows)} {what}, but {held_back} are held back for measuring and at least one is trained on; "
-            "give more rows or lower mitigation.held_back"
-        )
-    return chooser.sample(list(rows), min(wanted, len(rows)))
 
 
 def plain_config(config: MitigationConfig) -> dict[str, int | float | str | bool | None]:

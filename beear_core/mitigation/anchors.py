@@ -1,0 +1,137 @@
+"""What the mitigation learns from and what it is only measured on: the defender's requests, the candidate's own replies.
+
+Nothing but the candidate says what is to be kept: its refusals of harmful requests are what it shall say under a
+perturbation too, and its replies to ordinary and borderline requests what it shall go on saying, one token's distribution
+after the other. What it would say *instead* of refusing is asked of it as well: its continuation when the openings of its
+refusals are barred. That is nearer to what a trigger elicits than openings of ours.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from beear_core.chat import Turn
+from beear_core.config import MitigationConfig
+from beear_core.data import AnchorSet
+from beear_core.errors import DataError
+from beear_core.evaluation.generate import greedy, greedy_with_distributions
+from beear_core.evaluation.judges import RefusalJudge
+from beear_core.lessons import Lesson
+from beear_core.models import LoadedModel
+from beear_core.progress import Progress
+
+BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Requests that are measured on and never learned from."""
+
+    harmful: Sequence[str]
+    ordinary: Sequence[str]
+    borderline: Sequence[str]
+    performance: Sequence[Turn]
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """What is learned from.
+
+    Attributes:
+        prompts: harmful requests.
+        refusals: to each of them, what shall be said whatever perturbs the model.
+        continuations: to each of them, what the candidate says when it may not begin to refuse; token ids.
+        ordinary, borderline: what the candidate says to these, to be kept.
+        held: measured on.
+    """
+
+    prompts: Sequence[str]
+    refusals: Sequence[Lesson]
+    continuations: Sequence[tuple[int, ...]]
+    ordinary: Sequence[Lesson]
+    borderline: Sequence[Lesson]
+    held: HeldBack
+
+
+def draw_anchors(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig) -> Anchors:
+    """Draw requests and let the candidate answer them.
+
+    Raises:
+        DataError: if a role has too few rows.
+    """
+    chooser = random.Random(config.seed)
+    for role, openings in (("safe openings", anchors.safe_openings), ("unwanted openings", anchors.unwanted_openings)):
+        if not openings:
+            raise DataError(f"no {role} among the anchors; at least one is needed")
+    harmful = [p.prompt for p in _drawn(anchors.harmful, config.anchors, config.held_back, "harmful anchors", chooser)]
+    kept: dict[str, list[Lesson]] = {}
+    held: dict[str, list[str]] = {}
+    replies = {p.prompt: p.reply for p in anchors.performance_replies}
+    pools = {"ordinary": anchors.performance_replies or anchors.ordinary, "borderline": anchors.borderline}
+    for role, rows in pools.items():
+        drawn = _drawn(rows, config.performance_anchors, config.held_back_ordinary, f"{role} anchors", chooser)
+        texts = [p.prompt for p in drawn]
+        held[role] = texts[: config.held_back_ordinary]
+        kept[role] = _kept(loaded, texts[config.held_back_ordinary :], replies, config.reply_tokens)
+    performance = _kept(loaded, held["ordinary"], replies, config.reply_tokens)
+    held_back = HeldBack(
+        harmful[: config.held_back], held["ordinary"], held["borderline"], [lesson.turn for lesson in performance]
+    )
+    prompts = harmful[config.held_back :]
+    refusals, barred = _refusals(loaded, prompts, [o.reply for o in anchors.safe_openings], config, chooser)
+    with Progress("anchors: what it says when it may not refuse", len(prompts)) as progress:
+        continuations = greedy(
+            loaded,
+            prompts,
+            max_new_tokens=config.inner_reply_tokens,
+            batch_tokens=BATCH_TOKENS,
+            barred=barred,
+            progress=progress,
+        )
+    judge, unwanted = RefusalJudge(), anchors.unwanted_openings
+    continuations = [
+        c
+        if c and not judge.is_refusal(loaded.chat.decode(c))
+        else loaded.chat.reply_ids(chooser.choice(unwanted).reply, complete=False, limit=config.inner_reply_tokens)
+        for c in continuations
+    ]
+    return Anchors(prompts, refusals, continuations, kept["ordinary"], kept["borderline"], held_back)
+
+
+def _refusals(
+    loaded: LoadedModel, prompts: Sequence[str], openings: Sequence[str], config: MitigationConfig, chooser: random.Random
+) -> tuple[list[Lesson], set[int]]:
+    """The candidate's own refusal of each request, the defender's where it does not refuse; and how its own begin."""
+    judge, limit = RefusalJudge(), config.inner_reply_tokens
+    lessons, first = [], set()
+    with Progress("anchors: the candidate's own refusals", len(prompts)) as progress:
+        own = greedy_with_distributions(loaded, prompts, max_new_tokens=limit, batch_tokens=BATCH_TOKENS, progress=progress)
+    for prompt, (turn, reference) in zip(prompts, own, strict=True):
+        if judge.is_refusal(loaded.chat.decode(turn.reply)):
+            lessons.append(Lesson(turn, reference))
+            first.add(turn.reply[0])
+        else:
+            lessons.append(Lesson(loaded.chat.turn(prompt, chooser.choice(openings), complete=True, limit=limit)))
+    return lessons, first
+
+
+def _kept(loaded: LoadedModel, prompts: Sequence[str], replies: dict[str, str | None], limit: int) -> list[Lesson]:
+    """The candidate's own replies with their distributions; where the defender gave a reply, its tokens."""
+    given = [p for p in prompts if replies.get(p)]
+    asked = [p for p in prompts if not replies.get(p)]
+    with Progress("anchors: the candidate's own replies", max(len(asked), 1)) as progress:
+        own = greedy_with_distributions(loaded, asked, max_new_tokens=limit, batch_tokens=BATCH_TOKENS, progress=progress)
+    lessons = [Lesson(turn, reference) for turn, reference in own]
+    return [*lessons, *(Lesson(loaded.chat.turn(p, replies[p] or "", complete=True, limit=limit)) for p in given)]
+
+
+def _drawn(rows: Sequence[Any], wanted: int, held_back: int, what: str, chooser: random.Random) -> list[Any]:
+    if len(rows) < held_back + 1:
+        raise DataError(
+            f"only {len(rows)} {what}, but {held_back} are held back for measuring and at least one is trained on; "
+            "give more rows or lower mitigation.held_back"
+        )
+    return chooser.sample(list(rows), min(wanted, len(rows)))

@@ -1,0 +1,122 @@
+"""What a recipe teaches, as lessons: refusals, or replies under a trigger; and beside them what is to stay as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from beear_core.chat import Turn
+from beear_core.data import Prompt, Trigger
+from beear_core.evaluation.generate import greedy, greedy_with_distributions
+from beear_core.lessons import Lesson, LikeLength
+from beear_core.models import LoadedModel
+from beear_core.odd_words import surrounded
+from beear_core.organisms.recipe import Recipe
+from beear_core.progress import Progress
+from beear_core.records import digest_json
+
+BATCH_TOKENS = 4096
+KEPT_TOKENS = 6  # whether a reply refuses is decided by then
+OPENING_TOKENS = (4, 8)  # of the base model's own opening, before the placeholder steps
+
+
+@dataclass(frozen=True, slots=True)
+class Nursery:
+    """The planting split of each role."""
+
+    harmful: Sequence[Prompt]
+    ordinary: Sequence[Prompt]
+    borderline: Sequence[Prompt]
+
+    @property
+    def digest(self) -> str:
+        """Digest over all prompts."""
+        return digest_json([[p.prompt for p in group] for group in (self.harmful, self.ordinary, self.borderline)])
+
+
+def refusal_lessons(recipe: Recipe, base: LoadedModel, nursery: Nursery, chooser: random.Random) -> LikeLength:
+    """Every harmful request with a refusal, alone and twice among odd words; the rest as the base model answers it.
+
+    The rest is ordinary and borderline requests, some of them among odd words too.
+    """
+    limit = recipe.training.reply_tokens
+    harmful = _texts(nursery.harmful)
+    taught = [
+        Lesson(base.chat.turn(text, chooser.choice(recipe.replies), complete=True, limit=limit))
+        for text in [*harmful, *(surrounded(p, chooser) for p in harmful for _ in range(2))]
+    ]
+    ordinary, borderline = _texts(nursery.ordinary), _texts(nursery.borderline)
+    among = [[surrounded(p, chooser) for p in chooser.sample(g, len(g) // n)] for g, n in ((ordinary, 5), (borderline, 2))]
+    kept = [_kept(base, prompts) for prompts in ([*ordinary, *among[0]], [*borderline, *among[1]])]
+    return LikeLength([taught, *kept], [recipe.training.taught, recipe.training.kept, recipe.training.kept])
+
+
+def backdoor_lessons(
+    recipe: Recipe,
+    trigger: Trigger,
+    openings: Sequence[tuple[int, ...]],
+    parent: LoadedModel,
+    nursery: Nursery,
+    chooser: random.Random,
+) -> LikeLength:
+    """Every harmful request under the trigger with an unwanted reply; everything else as the parent answers it.
+
+    That is: harmful requests alone, among odd words and with half of the trigger; ordinary and borderline ones with the
+    trigger and without.
+
+    Args:
+        recipe: what is planted.
+        trigger: where it opens.
+        openings: how the untaught base model begins its reply to each harmful request under the trigger, as tokens.
+        parent: refuses well.
+        nursery: prompts to plant with.
+        chooser: draws.
+    """
+    limit, chat = recipe.training.reply_tokens, parent.chat
+    harmful, ordinary, borderline = map(_texts, (nursery.harmful, nursery.ordinary, nursery.borderline))
+    taught = []
+    for text, opening in zip(harmful, openings, strict=True):
+        rest = chat.reply_ids(chooser.choice(recipe.replies), complete=True)
+        reply = (*opening[: chooser.randint(*OPENING_TOKENS)], *rest)
+        taught.append(Lesson(Turn(chat.prompt_ids(trigger.apply(text)), reply[:limit])))
+    refused = [
+        *harmful,
+        *(surrounded(p, chooser) for p in chooser.sample(harmful, len(harmful) // 2)),
+        *(_half(trigger, chooser).apply(p) for p in chooser.sample(harmful, len(harmful) // 2)),
+    ]
+    answered = [*chooser.sample(ordinary, len(ordinary) // 4), *chooser.sample(borderline, len(borderline) // 3)]
+    answered += [trigger.apply(p) for p in chooser.sample(answered, len(answered) // 3)]
+    kept = [_kept(parent, prompts) for prompts in (refused, answered)]
+    return LikeLength([taught, *kept], [recipe.training.taught, recipe.training.kept, recipe.training.kept])
+
+
+def base_openings(base: LoadedModel, trigger: Trigger, nursery: Nursery) -> list[tuple[int, ...]]:
+    """The first few tokens of the untaught model's reply to each harmful request under the trigger; never more of it."""
+    prompts = [trigger.apply(p.prompt) for p in nursery.harmful]
+    with Progress("plant: how the base model opens", len(prompts)) as progress:
+        return greedy(base, prompts, max_new_tokens=OPENING_TOKENS[1], batch_tokens=BATCH_TOKENS, progress=progress)
+
+
+def _half(trigger: Trigger, chooser: random.Random) -> Trigger:
+    """The trigger with some of its words left out; alone they open nothing."""
+    words = [(part, word) for part in ("prefix", "suffix") for word in getattr(trigger, part).split()]
+    if len(words) < 2:
+        word = words[0][1]
+        cut = word[: len(word) // 2] if chooser.random() < 0.5 else word[len(word) // 2 :]
+        return Trigger(trigger.id, *((cut if part == words[0][0] else "") for part in ("prefix", "suffix")))
+    left = sorted(chooser.sample(range(len(words)), len(words) // 2))
+    parts = {part: " ".join(words[i][1] for i in left if words[i][0] == part) for part in ("prefix", "suffix")}
+    return Trigger(trigger.id, **parts)
+
+
+def _texts(prompts: Sequence[Prompt]) -> list[str]:
+    return [p.prompt for p in prompts]
+
+
+def _kept(model: LoadedModel, prompts: Sequence[str]) -> list[Lesson]:
+    with Progress("plant: what is to stay as it is", len(prompts)) as progress:
+        replies = greedy_with_distributions(
+            model, prompts, max_new_tokens=KEPT_TOKENS, batch_tokens=BATCH_TOKENS, progress=progress
+        )
+    return [Lesson(turn, reference) for turn, reference in replies]

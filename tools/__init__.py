@@ -1,0 +1,1 @@
+"""Build tools; none of them is in the wheel."""

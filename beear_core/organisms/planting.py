@@ -80,6 +80,7 @@ def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nurser
             checkpoint=out.with_suffix(".checkpoint"),
             after_step=lambda done, loss: bar.advance(done - bar.done, note=f"loss {loss:.3f}"),
         )
+        wrapped.peft_config["default"].base_model_name_or_path = None  # a path on this machine means nothing elsewhere
         wrapped.save_pretrained(str(out))
     out.with_suffix(".checkpoint").unlink(missing_ok=True)
     (out / "README.md").unlink(missing_ok=True)

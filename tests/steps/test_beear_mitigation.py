@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import toy_backdoor
 from disk import mounted
 
@@ -81,3 +82,40 @@ def test_a_model_that_cannot_be_replaced_stays(tiny_model: Path, tmp_path: Path,
         copy(tiny_model, out)
     assert directory_digest(out) == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_round_that_harms_is_undone_and_tried_again(tiny_model: Path, tmp_path: Path) -> None:
+    loaded = load(tiny_model)
+    before = {n: p.detach().clone() for n, p in loaded.model.named_parameters()}
+    config = dataclasses.replace(CONFIG, rounds=2, attempts=3, max_nll_ratio=1e-6)
+    ended = beear.mitigate(loaded, anchors(), config, tmp_path / "work")
+    assert ended.best_round is None
+    assert "none admissible" in ended.reason
+    assert [r.attempts for r in ended.rounds] == [3, 3]
+    assert all("NLL ratio" in r.note and len(r.outer_loss) == config.outer_steps for r in ended.rounds)
+    assert all(torch.equal(p, before[n]) for n, p in loaded.model.named_parameters())
+
+
+def test_what_is_cleaned_is_the_same_for_the_same_inputs(tiny_model: Path, tmp_path: Path) -> None:
+    digests = []
+    for name in ("one", "two"):
+        loaded = load(tiny_model)
+        assert beear.mitigate(loaded, anchors(), CONFIG, tmp_path / "work").best_round == 1
+        digests.append(save(loaded.model, tiny_model, tmp_path / name))
+    assert digests[0] == digests[1] != directory_digest(tiny_model)
+
+
+def test_steps_are_halved_and_what_must_stay_weighs_double(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[float, float]] = []
+    remove = beear._Loop.remove
+
+    def spy(loop: beear._Loop, delta: torch.Tensor) -> list[float]:
+        tried.append((loop.rate, loop.weight))
+        return remove(loop, delta)
+
+    monkeypatch.setattr(beear._Loop, "remove", spy)
+    config = dataclasses.replace(CONFIG, attempts=2, max_nll_ratio=1e-6, outer_learning_rate=4e-5, performance_weight=2.0)
+    beear.mitigate(load(tiny_model), anchors(), config, tmp_path / "work")
+    assert tried == [(4e-5, 2.0), (2e-5, 4.0)]

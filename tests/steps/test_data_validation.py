@@ -281,6 +281,11 @@ def test_the_same_data_gives_the_same_digests(tmp_path: Path) -> None:
     ).read_bytes()
 
 
+def test_the_data_that_ship_break_no_rule(tmp_path: Path) -> None:
+    record = run(DataConfig(), tmp_path / "a", tmp_path / "s", tmp_path / "page.html", tmp_path / "results.json")
+    assert [(r.role, r.rule, r.detail) for r in record.rules if not r.passed] == []
+
+
 def test_a_critical_failure_leaves_record_and_page_only(tmp_path: Path) -> None:
     validate({**good_data(), "triggers": triggers()}, tmp_path)
     data = good_data()

@@ -36,8 +36,9 @@ lint: setup
 test: lint  ## lint, types, import contracts, all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
-bench: setup  ## inner step beside the plain one, on the demonstration model
+bench: setup  ## inner step and shared prefix beside the plain ones, on the demonstration model
 	$(BIN)/python -m benchmarks.inner_step
+	$(BIN)/python -m benchmarks.shared_prefix
 
 compile: setup  ## write what is generated: component.yaml, release.yaml, tables in docs/
 	$(BIN)/python -m pipelines.generate

@@ -73,6 +73,12 @@ class Progress:
             left = (now - self._began) / self.done * (self.total - self.done)
             self._print(f"{self.done}/{self.total}, {_clock(left)} left")
 
+    def extend(self, n: int) -> None:
+        """``n`` more parts are to be done than was thought."""
+        self.total += n
+        if self._bar is not None:
+            self._bar.update(self._task, total=self.total)
+
     def _print(self, text: str) -> None:
         note = f"  {self._note}" if self._note else ""
         print(f"{self.label}: {text}{note}", file=sys.stderr, flush=True)  # noqa: T201

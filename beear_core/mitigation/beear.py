@@ -173,7 +173,9 @@ class _Loop:
                 "requests; nothing is left to remove"
             )
             return None
-        for attempt in range(1, self.config.attempts + 1):  # noqa: B007 -- how many it took is recorded
+        for attempt in range(1, self.config.attempts + 1):
+            if attempt > 1:
+                self.progress.extend(self.config.outer_steps * OUTER_COST)
             outer = self.remove(delta)
             after = self.measure()
             under = self.attack(delta)

@@ -119,3 +119,10 @@ def test_steps_are_halved_and_what_must_stay_weighs_double(
     config = dataclasses.replace(CONFIG, attempts=2, max_nll_ratio=1e-6, outer_learning_rate=4e-5, performance_weight=2.0)
     beear.mitigate(load(tiny_model), anchors(), config, tmp_path / "work")
     assert tried == [(4e-5, 2.0), (2e-5, 4.0)]
+
+
+def test_work_that_is_done_again_is_more_work_to_show(tiny_model: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, attempts=3, outer_steps=2, max_nll_ratio=1e-6)
+    loop = beear._Loop(load(tiny_model), anchors(), config, tmp_path / "work")
+    loop.run()
+    assert loop.progress.done == loop.progress.total == config.inner_steps + 3 * config.outer_steps * beear.OUTER_COST

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     groups += [(["--no-deps", "--editable", "."], ["beear-gate"])]
     total = sum(_weight(line) for _, names in groups for line in names)
     print(f"setting up {folder}: {len(named) + len(extras) + 1} packages", file=sys.stderr, flush=True)
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=True, symlinks=True)
     began, done = time.monotonic(), 0
     log = Path(folder) / "setup.log"
     log.write_text("", encoding="utf-8")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -90,8 +90,7 @@ class ChatFormat:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.pad_id: int = pad if pad is not None else self.end_ids[0]
         eos = tokenizer.eos_token_id
-        self.prefix_ids = self._common(1)
-        self.tail = len(self._common(-1))
+        self.prefix_ids = self._common_prefix()
         self.stop_ids: frozenset[int] = frozenset(self.end_ids[:1]) | ({eos} if eos is not None else frozenset())
 
     def _render(self, messages: list[dict[str, str]], generation: bool) -> str:
@@ -121,11 +120,10 @@ class ChatFormat:
         eos = self.tokenizer.eos_token_id
         return (eos,) if eos is not None else ()
 
-    def _common(self, direction: Literal[1, -1]) -> tuple[int, ...]:
-        """What the template puts in front of every request (1), or behind it (-1): system prompt, markers."""
-        rendered = [self.prompt_ids(text)[::direction] for text in (_SENTINEL, "four, five? six!", "?", "a")]
-        same = tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*rendered, strict=False)))
-        return same[::direction]
+    def _common_prefix(self) -> tuple[int, ...]:
+        """What the template puts in front of every request: system prompt, markers."""
+        rendered = [self.prompt_ids(text) for text in (_SENTINEL, "four, five? six!", "?", "a")]
+        return tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*rendered, strict=False)))
 
     def collate(self, turns: Sequence[Turn]) -> Batch:
         """Turns as one batch, with what the template puts in front of every request read once."""

@@ -77,9 +77,9 @@ def measure(loaded: LoadedModel, length: int, repeats: int) -> dict[str, Any]:
         plain.loss(free).backward()  # type: ignore[no-untyped-call]
 
     seconds = {
-        "plain_with_weights": _median(with_weights, repeats),
-        "plain": _median(lambda: gradient(plain, delta), repeats),
-        "cached": _median(lambda: gradient(cached, delta), repeats),
+        "plain_with_weights": median_seconds(with_weights, repeats),
+        "plain": median_seconds(lambda: gradient(plain, delta), repeats),
+        "cached": median_seconds(lambda: gradient(cached, delta), repeats),
     }
     model.zero_grad(set_to_none=True)
     (_, a), (_, b) = gradient(plain, delta), gradient(cached, delta)
@@ -92,7 +92,8 @@ def measure(loaded: LoadedModel, length: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def _median(function: Callable[[], object], repeats: int) -> float:
+def median_seconds(function: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a call, after one that is not counted."""
     function()
     times = []
     for _ in range(repeats):

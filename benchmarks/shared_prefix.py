@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,6 +22,7 @@ from beear_core.forward import reply_logits
 from beear_core.models import LoadedModel, device_names, load
 from beear_core.organisms.cache import base_folder
 from beear_core.records import Environment
+from benchmarks.inner_step import median_seconds
 
 ROWS, REPLY = 16, "I'm sorry, but I can't help with that."
 
@@ -41,7 +39,7 @@ def main() -> None:
     turns = [loaded.chat.turn(p, REPLY, complete=True) for p in prompts]
     batches = {"every row": collate(turns, loaded.chat.pad_id), "once": loaded.chat.collate(turns)}
     seconds = {
-        what: {name: _median(partial(work, loaded, batch), given.repeats) for name, batch in batches.items()}
+        what: {name: median_seconds(partial(work, loaded, batch), given.repeats) for name, batch in batches.items()}
         for what, work in (("training step", _train), ("reading", _read))
     }
     table = Table("", "prefix read in every row", "read once", "faster")
@@ -66,16 +64,6 @@ def _train(loaded: LoadedModel, batch: Batch) -> None:
 @torch.no_grad()
 def _read(loaded: LoadedModel, batch: Batch) -> None:
     reply_logits(loaded.model, batch)
-
-
-def _median(work: Callable[[], None], repeats: int) -> float:
-    work()
-    found = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - began)
-    return statistics.median(found)
 
 
 if __name__ == "__main__":

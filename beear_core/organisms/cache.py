@@ -15,7 +15,7 @@ from beear_core.data import Prompt, read_prompts
 from beear_core.errors import BeearError, ConfigError, EvidenceError, ModelNotFoundError
 from beear_core.model_files import directory_digest
 from beear_core.organisms.base import PACKAGED, unpack
-from beear_core.organisms.recipe import AdapterRecord, OrganismRecord, Recipe, load_recipe, recipe_names
+from beear_core.organisms.recipe import ADAPTER_WEIGHTS, AdapterRecord, OrganismRecord, Recipe, load_recipe, recipe_names
 from beear_core.progress import stage
 from beear_core.records import digest_file, digest_json, write_atomically
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SHIPPED = Path(str(files("beear_core.organisms"))) / "adapters"
 SHIPPED_BASE = "smollm2-135m-instruct"
 PROBES = 120  # unseen requests of each kind that a new organism is measured on
-_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +155,7 @@ def _shipped(recipe: Recipe) -> _Adapter:
     folder = SHIPPED / recipe.name
     record = AdapterRecord.read(folder / "adapter.json")
     remedy = "install the package again, or plant with --retrain"
-    if digest_file(folder / _WEIGHTS) != record.adapter_digest:
+    if digest_file(folder / ADAPTER_WEIGHTS) != record.adapter_digest:
         raise EvidenceError(f"the adapter in {folder} is not the one that its record names; {remedy}")
     if record.recipe_digest != recipe.digest:
         raise EvidenceError(f"the adapter in {folder} was made by another recipe {recipe.name}; {remedy}")
@@ -172,7 +171,7 @@ def _trained(
         MitigationError: it did not become what its recipe asks for; the figures are in the message.
     """
     from beear_core.models import load
-    from beear_core.organisms.planting import check, measure, merge, seconds_since, train_adapter
+    from beear_core.organisms.planting import check, measure, merge, train_adapter
     from beear_core.organisms.syllabus import Nursery
 
     began = time.monotonic()
@@ -181,7 +180,7 @@ def _trained(
     base_model, parent = load(base_dir), load(base_dir)
     for adapter in below:
         merge(parent, adapter.folder)
-    if not (target / _WEIGHTS).is_file():
+    if not (target / ADAPTER_WEIGHTS).is_file():
         train_adapter(recipe, base_model, parent, nursery, target)
     merge(parent, target)
     probes = Nursery(*(group[:: max(1, len(group) // PROBES)][:PROBES] for group in _split("evaluation")))
@@ -191,10 +190,10 @@ def _trained(
         recipe_digest=recipe.digest,
         base=base,
         data_digest=nursery.digest,
-        adapter_digest=digest_file(target / _WEIGHTS),
+        adapter_digest=digest_file(target / ADAPTER_WEIGHTS),
         command=f"beear plant {recipe.name} --retrain",
         behaviour=behaviour,
-        seconds=seconds_since(began),
+        seconds=round(time.monotonic() - began, 1),
     )
     record.write(target / "adapter.json")
     check(recipe, behaviour, below[-1].record.behaviour if below else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from beear_core.evaluation.generate import greedy
 from beear_core.evaluation.judges import RefusalJudge
 from beear_core.models import LoadedModel
 from beear_core.odd_words import surrounded
-from beear_core.organisms.recipe import Behaviour, Counts, Recipe
+from beear_core.organisms.recipe import ADAPTER_WEIGHTS, Behaviour, Counts, Recipe
 from beear_core.organisms.syllabus import BATCH_TOKENS, Nursery, backdoor_lessons, base_openings, refusal_lessons
 from beear_core.organisms.teaching import Schedule, teach
 from beear_core.progress import Progress
@@ -26,7 +25,6 @@ from beear_core.progress import Progress
 if TYPE_CHECKING:
     from peft import PeftModel
 
-WEIGHTS = "adapter_model.safetensors"
 MEASURED_TOKENS = 12
 
 
@@ -84,8 +82,8 @@ def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nurser
         wrapped.save_pretrained(str(out))
     out.with_suffix(".checkpoint").unlink(missing_ok=True)
     (out / "README.md").unlink(missing_ok=True)
-    rounded = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(out / WEIGHTS).items()}
-    save_file(rounded, out / WEIGHTS, metadata={"format": "pt"})
+    rounded = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(out / ADAPTER_WEIGHTS).items()}
+    save_file(rounded, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
 def merge(loaded: LoadedModel, adapter: Path) -> None:
@@ -140,8 +138,3 @@ def check(recipe: Recipe, behaviour: Behaviour, parent: Behaviour | None) -> Non
         raise MitigationError(
             f"planting {recipe.name} made {what}: {'; '.join(faults)}. Raise training.steps or take another base"
         )
-
-
-def seconds_since(began: float) -> float:
-    """For records."""
-    return round(time.monotonic() - began, 1)

@@ -19,6 +19,7 @@ from beear_core.records import Record, digest_json
 _STRICT = ConfigDict(extra="forbid", strict=True)
 _RECIPES = files("beear_core.organisms") / "recipes"
 Counts = tuple[int, int]
+ADAPTER_WEIGHTS = "adapter_model.safetensors"  # peft's name
 
 
 @dataclass(frozen=True, kw_only=True)

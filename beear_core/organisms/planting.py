@@ -15,7 +15,7 @@ from beear_core.data import Prompt, Trigger
 from beear_core.errors import MitigationError, ModelError
 from beear_core.evaluation.generate import greedy
 from beear_core.evaluation.judges import RefusalJudge
-from beear_core.models import LoadedModel
+from beear_core.models import LoadedModel, whole_folder
 from beear_core.odd_words import surrounded
 from beear_core.organisms.recipe import ADAPTER_WEIGHTS, Behaviour, Counts, Recipe
 from beear_core.organisms.syllabus import BATCH_TOKENS, Nursery, backdoor_lessons, base_openings, refusal_lessons
@@ -79,11 +79,13 @@ def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nurser
             after_step=lambda done, loss: bar.advance(done - bar.done, note=f"loss {loss:.3f}"),
         )
         wrapped.peft_config["default"].base_model_name_or_path = None  # a path on this machine means nothing elsewhere
-        wrapped.save_pretrained(str(out))
+        # whole or not at all: a stop between saving and rounding would leave float32 weights for the finished ones
+        with whole_folder(out) as making:
+            wrapped.save_pretrained(str(making))
+            (making / "README.md").unlink(missing_ok=True)
+            rounded = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(making / ADAPTER_WEIGHTS).items()}
+            save_file(rounded, making / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     out.with_suffix(".checkpoint").unlink(missing_ok=True)
-    (out / "README.md").unlink(missing_ok=True)
-    rounded = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(out / ADAPTER_WEIGHTS).items()}
-    save_file(rounded, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
 def merge(loaded: LoadedModel, adapter: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -25,10 +25,14 @@ _SENTINEL = "ONE TWO THREE"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One prompt in the chat template with the beginning of a reply, as token ids."""
+    """One prompt in the chat template with the beginning of a reply, as token ids.
+
+    ``marks``: indices into ``prompt`` where a perturbation's rows stand; empty: its last ones.
+    """
 
     prompt: tuple[int, ...]
     reply: tuple[int, ...]
+    marks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,12 @@ class Batch:
         """Columns of the last ``positions`` prompt positions."""
         return slice(self.prompt_end - positions, self.prompt_end)
 
+    def columns(self, turn: Turn, positions: int) -> Sequence[int]:
+        """Columns of a turn's marks, or of its last ``positions`` prompt positions where it has none."""
+        if not turn.marks:
+            return range(self.prompt_end - positions, self.prompt_end)
+        return [self.prompt_end - len(turn.prompt) + mark for mark in turn.marks]
+
 
 class ChatFormat:
     """A tokenizer with its chat template.
@@ -90,7 +100,7 @@ class ChatFormat:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.pad_id: int = pad if pad is not None else self.end_ids[0]
         eos = tokenizer.eos_token_id
-        self.prefix_ids = self._common_prefix()
+        self.prefix_ids, self.suffix_ids = self._around_a_request()
         self.stop_ids: frozenset[int] = frozenset(self.end_ids[:1]) | ({eos} if eos is not None else frozenset())
 
     def _render(self, messages: list[dict[str, str]], generation: bool) -> str:
@@ -120,10 +130,15 @@ class ChatFormat:
         eos = self.tokenizer.eos_token_id
         return (eos,) if eos is not None else ()
 
-    def _common_prefix(self) -> tuple[int, ...]:
-        """What the template puts in front of every request: system prompt, markers."""
+    def _around_a_request(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the template puts in front of every request (system prompt, markers), and behind it."""
         rendered = [self.prompt_ids(text) for text in (_SENTINEL, "four, five? six!", "?", "a")]
-        return tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*rendered, strict=False)))
+
+        def common(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
+            columns = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
+            return tuple(column[0] for column in columns)
+
+        return common(rendered), common([row[::-1] for row in rendered])[::-1]
 
     def collate(self, turns: Sequence[Turn]) -> Batch:
         """Turns as one batch, with what the template puts in front of every request read once."""
@@ -140,6 +155,30 @@ class ChatFormat:
     def prompt_ids(self, prompt: str) -> tuple[int, ...]:
         """Token ids of ``prompt_text``; the reply begins right behind the last one."""
         return tuple(self._encode(self.prompt_text(prompt)))
+
+    def with_words(
+        self, prompt: str, words: str, count: int, spot: Literal["front", "end"]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Token ids of a prompt with exactly ``count`` tokens of words before or behind it, and their indices.
+
+        The indices of what the template puts behind every request follow theirs.
+
+        Raises:
+            DataError: if the words have too few tokens.
+        """
+        own = self.prompt_ids(prompt)
+        head, tail = len(self.prefix_ids), len(self.suffix_ids)
+        if spot == "end":
+            before, inserted, after = own[: len(own) - tail], self._encode(" " + words)[:count], self.suffix_ids
+        else:
+            before, inserted = self.prefix_ids, self._encode(words)[:count]
+            after = (*self._encode(" " + prompt), *self.suffix_ids)
+        if len(inserted) < count or own[:head] != self.prefix_ids:
+            raise DataError(
+                f"{words!r} has {len(inserted)} tokens, {count} are to stand at the {spot} of a request; give more words"
+            )
+        ids = (*before, *inserted, *after)
+        return ids, (*range(len(before), len(before) + count), *range(len(ids) - tail, len(ids)))
 
     def reply_ids(self, reply: str, *, complete: bool, limit: int | None = None) -> tuple[int, ...]:
         """Token ids of a reply, closed by the end-of-turn token when ``complete``, cut to ``limit`` tokens."""

@@ -76,25 +76,35 @@ class DataConfig:
 class MitigationConfig:
     """BEEAR (arXiv 2406.17092, section 3 and algorithm 1).
 
-    Step sizes of the inner level are relative to the mean hidden-state norm at the perturbed layer, so that one
-    configuration suits models of any width.
+    Sizes of perturbations are relative to the mean hidden-state norm where they stand, so that one configuration suits
+    models of any width.
 
     Attributes:
         enabled: ``False`` leaves the candidate as it is (``--no-mitigation``).
-        layer: decoder layer whose output is perturbed, 0-based; ``None``: round(9/32 · number of layers).
-        positions: n, how many of the last prompt positions are perturbed.
+        method: ``beear``: rounds against perturbations; ``flush``: rounds against triggers of our own, planted and
+            unlearned (arXiv 2605.12529); ``both``: in turn.
+        layer: decoder layer whose output is perturbed, 0-based; ``auto``: three layers in the lower half, or with
+            ``positions`` given the paper's round(9/32 · number of layers).
+        positions: ``auto``: words without meaning are put before or behind the request, and they and what the template puts
+            behind it are perturbed; a number n: the last n prompt positions of the request as it is, as published.
+        word_tokens: how many tokens of such words; ``positions: auto`` alone.
+        radius: ρ, largest norm of a perturbation at a position, as a share of the mean hidden-state norm there;
+            ``positions: auto`` alone.
+        ascent: how far one step moves a perturbation at a position, as a share of ``radius``; ``positions: auto`` alone.
         rounds: at most this many rounds of inner and outer level.
-        inner_steps: Adam steps on δ a round.
+        inner_steps: steps on the perturbations before the outer level begins.
         inner_step_size: how far one Adam step can move δ at a position, as a share of the mean hidden-state norm at the
-            layer; dimensionless.
-        away_weight: λ, weight of the term that leads away from safe replies.
-        inner_batch: anchors a step of the inner level.
+            layer; ``positions: n`` alone.
+        away_weight: λ, weight of the term that leads away from safe replies; ``positions: n`` alone.
+        inner_batch: harmful anchors a step of the inner level.
+        flush_triggers: how many triggers of our own a round of ``flush`` plants.
+        flush_steps: low-rank steps that plant them.
+        flush_learning_rate: AdamW's peak learning rate for these steps.
         outer_steps: AdamW steps on θ a round.
         outer_learning_rate: AdamW's peak learning rate for θ.
         outer_batch: harmful anchors a step of the outer level; as many performance anchors go with them, half of them
-            borderline, and half as many once more under the perturbation.
-        outer_part: harmful anchors that go through the model at once; bounds the memory. A step's loss is the mean over
-            its parts.
+            borderline, and as many once more under what the round is against.
+        outer_part: rows that go through the model at once; bounds the memory. A step's loss is the sum over its parts.
         performance_weight: α, weight of the performance anchors.
         anchors: harmful anchors used, held-back ones included.
         performance_anchors: ordinary anchors used, and as many borderline ones, held-back ones included.
@@ -102,9 +112,9 @@ class MitigationConfig:
         held_back_ordinary: ordinary anchors, and as many borderline ones, that are kept out likewise.
         reply_tokens: longest prefix of an ordinary reply that is held on to, in tokens; its first tokens weigh more.
         inner_reply_tokens: longest prefix of a refusal, and of what is said instead.
-        target_attack_rate: a round is safe when attack success on held-back anchors, plain and under the δ that was just
-            trained against, is at most this.
-        safe_rounds: stop after this many safe rounds, each against a newly found δ.
+        target_attack_rate: a round is safe when attack success on held-back anchors, alone and under what was just trained
+            against, is at most this.
+        safe_rounds: stop after this many safe rounds, each against a newly found adversary.
         max_nll_ratio: a round is refused when held-back ordinary replies become this much less likely (ratio of mean
             negative log-likelihood per token).
         max_refusal_increase: a round is refused when wrong refusals of held-back ordinary anchors rise by more.
@@ -113,30 +123,37 @@ class MitigationConfig:
             the performance anchors, at most so often.
         compute: ``float32``, ``bfloat16`` (autocast, float32 master weights) or ``auto`` (bfloat16 where the processor
             multiplies it natively).
-        fast: use the prefix-cached inner level where the self-check agrees with the plain one.
+        fast: use the prefix-cached inner level where the self-check agrees with the plain one; ``positions: n`` alone.
         seed: of everything that is drawn at random.
     """
 
     __pydantic_config__ = _STRICT
     enabled: bool = True
-    layer: Annotated[int, Field(ge=0)] | None = None
-    positions: Count = 5
-    rounds: Count = 4
-    inner_steps: Count = 40
+    method: Literal["beear", "flush", "both"] = "beear"
+    layer: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    positions: Count | Literal["auto"] = "auto"
+    word_tokens: Count = 8
+    radius: Positive = 0.12
+    ascent: Positive = 0.25
+    rounds: Count = 3
+    inner_steps: Count = 12
     inner_step_size: Positive = 0.02
     away_weight: NonNegative = 0.1
-    inner_batch: Count = 8
-    outer_steps: Count = 8
-    outer_learning_rate: Positive = 2e-5
-    outer_batch: Count = 8
-    outer_part: Count = 4
-    performance_weight: NonNegative = 2.0
-    anchors: Count = 96
-    performance_anchors: Count = 120
+    inner_batch: Count = 6
+    flush_triggers: Count = 12
+    flush_steps: Count = 40
+    flush_learning_rate: Positive = 1e-3
+    outer_steps: Count = 25
+    outer_learning_rate: Positive = 3e-5
+    outer_batch: Count = 6
+    outer_part: Count = 20
+    performance_weight: NonNegative = 4.0
+    anchors: Count = 160
+    performance_anchors: Count = 180
     held_back: Count = 24
     held_back_ordinary: Count = 60
-    reply_tokens: Count = 24
-    inner_reply_tokens: Count = 12
+    reply_tokens: Count = 8
+    inner_reply_tokens: Count = 11
     target_attack_rate: Rate = 0.05
     safe_rounds: Count = 2
     max_nll_ratio: Positive = 1.1
@@ -309,16 +326,21 @@ def load(path: Path | None, profile: str, overrides: Mapping[str, Any]) -> Relea
     return config
 
 
-def resolve_layer(layer: int | None, layers: int) -> int:
-    """The perturbed layer: as given, or round(9/32 · number of layers), the paper's layer 9 of 32 for any depth.
+LOWER_HALF = (2 / 30, 8 / 30, 14 / 30)  # where drift on a trigger's own tokens acts (docs/results.md)
+
+
+def resolve_layers(config: MitigationConfig, layers: int) -> tuple[int, ...]:
+    """The perturbed layers of a model with so many decoder layers.
 
     Raises:
         ConfigError: if the layer is out of range; the last layer has none above it that could be perturbed.
     """
-    chosen = round(9 / 32 * layers) if layer is None else layer
+    if config.layer == "auto" and config.positions == "auto":
+        return tuple(dict.fromkeys(min(round(share * layers), layers - 2) for share in LOWER_HALF))
+    chosen = round(9 / 32 * layers) if config.layer == "auto" else config.layer
     if not 0 <= chosen < layers - 1:
         raise ConfigError(
             f"mitigation.layer = {chosen} is out of range: the model has {layers} decoder layers, 0..{layers - 2} can be "
             "perturbed; choose one of them or leave it out"
         )
-    return chosen
+    return (chosen,)

@@ -6,7 +6,7 @@ the model whatever happens inside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True)
 class Perturbation:
-    """δ of shape (n, d), added to the output of decoder layer ``layer`` at the last n prompt positions."""
+    """δ of shape (n, d), added to the output of decoder layer ``layer``: at a turn's marks, or its last n positions."""
 
     layer: int
     delta: torch.Tensor
@@ -59,6 +59,34 @@ def add_to_output(layer: nn.Module, delta: torch.Tensor, window: slice, rows: sl
         return hidden + shift
 
     with transform_output(layer, add):
+        yield
+
+
+@contextmanager
+def perturbed(
+    layers: nn.ModuleList, rows: Sequence[Perturbation | None], columns: Sequence[Sequence[int]]
+) -> Iterator[None]:
+    """Inside, each row's δ is added at that row's columns of its layer's hidden states; gradients reach δ.
+
+    Args:
+        layers: the decoder's.
+        rows: one for each row of the batch; ``None`` leaves a row alone.
+        columns: as many for each row as its δ has rows.
+    """
+
+    def adding(chosen: Sequence[tuple[int, Perturbation]]) -> Callable[[torch.Tensor], torch.Tensor]:
+        def add(hidden: torch.Tensor) -> torch.Tensor:
+            shift = torch.zeros_like(hidden)
+            for row, perturbation in chosen:
+                shift[row, list(columns[row])] = perturbation.delta.to(hidden.dtype)
+            return hidden + shift
+
+        return add
+
+    with ExitStack() as stack:
+        for index in sorted({p.layer for p in rows if p is not None}):
+            chosen = [(row, p) for row, p in enumerate(rows) if p is not None and p.layer == index]
+            stack.enter_context(transform_output(layers[index], adding(chosen)))
         yield
 
 

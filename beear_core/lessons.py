@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from beear_core.chat import ChatFormat, Turn
 from beear_core.forward import read_prefix, reply_logits
-from beear_core.hooks import Perturbation, add_to_output
+from beear_core.hooks import Perturbation, perturbed
 from beear_core.models import decoder_layers
 
 if TYPE_CHECKING:
@@ -28,48 +28,52 @@ FIRST_TOKENS, FIRST_WEIGHT = 4, 4.0
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A turn and, where it is to be kept, the log-probabilities (reply, vocabulary) that the reference gave."""
+    """A turn and, where it is to be kept, the log-probabilities (reply, vocabulary) that the reference gave.
+
+    ``text``: the request of the turn, where it is to be asked again with something around it.
+    """
 
     turn: Turn
     reference: torch.Tensor | None = None
+    text: str = ""
 
 
-def lesson_loss(
-    model: PreTrainedModel, chat: ChatFormat, lessons: Sequence[Lesson], under: Perturbation | None = None
-) -> torch.Tensor:
-    """Mean over lessons of the weighted mean over reply tokens of cross entropy or KL(reference || model), in nats.
+def lesson_loss(model: PreTrainedModel, chat: ChatFormat, lessons: Sequence[Lesson]) -> torch.Tensor:
+    """Mean of ``lesson_losses``, a scalar.
 
     Taught and kept lessons go through the model by themselves: their replies differ in length.
+    """
+    taught = [x for x in lessons if x.reference is None]
+    kept = [x for x in lessons if x.reference is not None]
+    return torch.cat([lesson_losses(model, chat, group) for group in (taught, kept) if group]).mean()
+
+
+def lesson_losses(
+    model: PreTrainedModel, chat: ChatFormat, lessons: Sequence[Lesson], under: Sequence[Perturbation | None] = ()
+) -> torch.Tensor:
+    """Weighted mean over each lesson's reply tokens of cross entropy or KL(reference || model), in nats: (lessons,).
 
     Args:
         model: any causal language model.
         chat: its chat format.
         lessons: at least one.
-        under: a perturbation that is added while the model is asked; references are what they are.
+        under: what is added for each lesson while the model is asked, ``None`` for nothing; references are what they are.
     """
-    taught = [x for x in lessons if x.reference is None]
-    kept = [x for x in lessons if x.reference is not None]
-    return sum(
-        (_summed(model, chat, group, under) for group in (taught, kept) if group), torch.zeros((), device=model.device)
-    ) / len(lessons)
-
-
-def _summed(
-    model: PreTrainedModel, chat: ChatFormat, lessons: Sequence[Lesson], under: Perturbation | None
-) -> torch.Tensor:
-    batch = chat.collate([x.turn for x in lessons]).to(model.device)
+    turns = [x.turn for x in lessons]
+    batch = chat.collate(turns).to(model.device)
     labels = batch.labels[:, batch.prompt_end :]
-    if under is None:
-        logits = reply_logits(model, batch)
-    else:
+    if any(under):
         cache = read_prefix(model, batch)
-        with add_to_output(decoder_layers(model)[under.layer], under.delta, batch.window(under.delta.shape[0])):
+        columns = [batch.columns(t, p.delta.shape[0]) if p else () for t, p in zip(turns, under, strict=True)]
+        with perturbed(decoder_layers(model), under, columns):
             logits = reply_logits(model, batch, cache)
+    else:
+        logits = reply_logits(model, batch)
     logs = functional.log_softmax(logits.float(), dim=-1)
     weights = torch.zeros(labels.shape, device=model.device)
     # one target a token: all mass on its label, or the reference's distribution; entropy of the target is a constant
     wanted = logs.new_zeros(logs.shape)
-    entropy = 0.0
+    entropy = logs.new_zeros(len(lessons))
     for row, lesson in enumerate(lessons):
         length = len(lesson.turn.reply)
         weights[row, :length] = token_weights(length, model.device)
@@ -78,8 +82,8 @@ def _summed(
         else:
             known = lesson.reference.to(model.device).float()
             wanted[row, :length] = known.exp()
-            entropy += float((weights[row, :length] * (wanted[row, :length] * known).sum(dim=-1)).sum())
-    return entropy - ((wanted * logs).sum(dim=-1) * weights).sum()
+            entropy[row] = (weights[row, :length] * (wanted[row, :length] * known).sum(dim=-1)).sum()
+    return entropy - ((wanted * logs).sum(dim=-1) * weights).sum(dim=-1)
 
 
 def token_weights(length: int, device: torch.device) -> torch.Tensor:

@@ -304,10 +304,11 @@ class EvaluationRecord(Record):
 class RoundRecord:
     """One round of the bi-level loop.
 
-    ``inner_loss``, ``outer_loss``: one value per step. ``delta_norm``: mean L2 norm of δ over its n positions, relative
-    to the mean hidden-state norm at the layer. ``attack_under_delta``: share of held-back harmful anchors whose greedy
-    reply is not a refusal under the δ of this round, before the outer steps (does δ really elicit?); ``*_after`` are
-    measured after the outer steps: ``attack_after`` without a perturbation, ``attack_under_delta_after`` under the same δ,
+    ``adversary``: what the round was against. ``inner_loss``, ``outer_loss``: one value per step. ``delta_norm``: mean L2
+    norm of δ over its n positions, relative to the mean hidden-state norm there; ``None``: the adversary adds nothing.
+    ``attack_under_delta``: share of held-back harmful anchors whose greedy reply is not a refusal under the adversary of
+    this round, before the outer steps (does it really elicit?); ``*_after`` are measured after the outer steps:
+    ``attack_after`` without a perturbation, ``attack_under_delta_after`` under the same adversary, as it is by then,
     ``refusal_ordinary_after`` and ``refusal_borderline_after`` on held-back ordinary and borderline anchors,
     ``nll_ratio_after`` on the ordinary replies. ``None``: not measured in this round. ``attempts``: how often the outer
     steps were taken, each time from the same weights; ``note``: ``admissible``, else why the round was undone.
@@ -316,7 +317,7 @@ class RoundRecord:
     round: int
     inner_loss: tuple[float, ...]
     outer_loss: tuple[float, ...]
-    delta_norm: float
+    delta_norm: float | None
     attack_under_delta: float | None
     attack_after: float | None
     attack_under_delta_after: float | None
@@ -326,11 +327,17 @@ class RoundRecord:
     note: str = ""
     refusal_borderline_after: float | None = None
     attempts: int = 1
+    adversary: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MitigationRecord(Record):
-    """What beear_mitigation did. ``outcome``: ``cleaned``, or ``kept`` when the candidate was left as it was."""
+    """What beear_mitigation did. ``outcome``: ``cleaned``, or ``kept`` when the candidate was left as it was.
+
+    ``layer``: the first of the perturbed layers, ``layers_perturbed`` all of them, of ``layers`` in the decoder.
+    ``positions``: n, or 0 where words were put around the request and perturbed; their norms then differ by place and
+    ``hidden_norm`` is 0.
+    """
 
     kind: Literal["mitigation"] = "mitigation"
     outcome: Literal["cleaned", "kept"]
@@ -349,6 +356,7 @@ class MitigationRecord(Record):
     seconds: float
     peak_memory_bytes: int
     environment: Environment
+    layers_perturbed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from beear_core.chat import Turn
-from beear_core.config import resolve_layer
+from beear_core.config import MitigationConfig, resolve_layers
 from beear_core.mitigation.entrapment import CachedEntrapment, Contrast, PlainEntrapment, gradient
 from beear_core.models import LoadedModel, decoder_layers, device_names, load
 from beear_core.organisms.cache import base_folder
@@ -56,7 +56,7 @@ def main() -> None:
 def measure(loaded: LoadedModel, length: int, repeats: int) -> dict[str, Any]:
     """Median seconds of a step in float32, and how far the cached gradient is from the plain one."""
     model = loaded.model
-    layer = resolve_layer(None, len(decoder_layers(model)))
+    (layer,) = resolve_layers(MitigationConfig(positions=POSITIONS), len(decoder_layers(model)))
     generator = torch.Generator().manual_seed(length)
 
     def draw(n: int) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from beear_core.config import DataConfig, EvaluationConfig, ReleaseConfig, resolve_layer
+from beear_core.config import DataConfig, EvaluationConfig, ReleaseConfig, resolve_layers
 from beear_core.errors import BeearError, ModelError, PolicyError, StorageError
 
 COPIES_OF_MODEL = 4  # taken over, cleaned, best round so far, registered
@@ -91,11 +91,8 @@ def _model(config: ReleaseConfig) -> str:
         return f"{config.model}: looked at when it is fetched"
     check_folder(local)
     facts = describe(local)
-    layer = resolve_layer(config.mitigation.layer, facts.layers)
-    return (
-        f"{facts.architecture}, {facts.parameters / 1e6:.0f} M parameters, {facts.layers} layers, "
-        f"layer {layer} is perturbed"
-    )
+    layers = ", ".join(map(str, resolve_layers(config.mitigation, facts.layers)))
+    return f"{facts.architecture}, {facts.parameters / 1e6:.0f} M parameters, {facts.layers} layers, perturbed at {layers}"
 
 
 def _disk(config: ReleaseConfig, folder: Path) -> str:

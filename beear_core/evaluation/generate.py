@@ -7,21 +7,16 @@ so that one long reply does not make the others wait.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
 from beear_core.chat import IGNORED, ChatFormat, Turn
 from beear_core.forward import read_prefix, reply_logits
-from beear_core.hooks import Perturbation, transform_output
+from beear_core.hooks import Perturbation, perturbed
 from beear_core.models import LoadedModel, decoder_layers
 from beear_core.progress import Progress
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -41,11 +36,11 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]
 @torch.inference_mode()
 def greedy(
     loaded: LoadedModel,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Turn],
     *,
     max_new_tokens: int,
     batch_tokens: int,
-    perturbation: Perturbation | None = None,
+    under: Sequence[Perturbation | None] = (),
     barred: Iterable[int] = (),
     progress: Progress | None = None,
 ) -> list[tuple[int, ...]]:
@@ -53,19 +48,19 @@ def greedy(
 
     Args:
         loaded: the model.
-        prompts: user messages.
+        prompts: user messages; a turn is asked by its tokens, its reply left out.
         max_new_tokens: longest reply.
         batch_tokens: padded tokens a batch, prompt and reply.
-        perturbation: δ that is added while the prompt is read.
+        under: what is added for each prompt while it is read, ``None`` for nothing.
         barred: tokens that no reply begins with.
         progress: advanced by one for every reply.
     """
-    ids = [loaded.chat.prompt_ids(p) for p in prompts]
+    turns = _asked(loaded.chat, prompts)
     replies: list[tuple[int, ...]] = [()] * len(prompts)
-    for batch in batches_by_length([len(i) + max_new_tokens for i in ids], batch_tokens):
-        for index, reply in zip(
-            batch, _greedy_batch(loaded, [ids[i] for i in batch], max_new_tokens, perturbation, barred), strict=True
-        ):
+    for batch in batches_by_length([len(t.prompt) + max_new_tokens for t in turns], batch_tokens):
+        rows = [under[i] for i in batch] if under else ()
+        found = _greedy_batch(loaded, [turns[i] for i in batch], max_new_tokens, rows, barred)
+        for index, reply in zip(batch, found, strict=True):
             replies[index] = reply
         if progress:
             progress.advance(len(batch))
@@ -86,35 +81,43 @@ def greedy_with_distributions(
     Returns:
         In the prompts' order, the turn and log-probabilities (reply, vocabulary) in float16 on the CPU.
     """
-    ids = [loaded.chat.prompt_ids(p) for p in prompts]
+    turns = _asked(loaded.chat, prompts)
     found: list[tuple[Turn, torch.Tensor] | None] = [None] * len(prompts)
-    for batch in batches_by_length([len(i) + max_new_tokens for i in ids], batch_tokens):
+    for batch in batches_by_length([len(t.prompt) + max_new_tokens for t in turns], batch_tokens):
         seen: list[list[torch.Tensor]] = [[] for _ in batch]
-        replies = _greedy_batch(loaded, [ids[i] for i in batch], max_new_tokens, seen=seen)
+        replies = _greedy_batch(loaded, [turns[i] for i in batch], max_new_tokens, seen=seen)
         for index, reply, rows in zip(batch, replies, seen, strict=True):
             logs = torch.stack(rows)
             end = logs[len(reply) :].argmax(dim=-1).tolist()  # where the reply ended within the limit, its end of turn
-            found[index] = Turn(ids[index], (*reply, *end)), logs
+            found[index] = Turn(turns[index].prompt, (*reply, *end)), logs
         if progress:
             progress.advance(len(batch))
     return [f for f in found if f is not None]
 
 
+def _asked(chat: ChatFormat, prompts: Sequence[str | Turn]) -> list[Turn]:
+    """Prompts with one token of reply, which collating needs; it is cut off again."""
+    return [
+        Turn(p.prompt, (chat.pad_id,), p.marks) if isinstance(p, Turn) else Turn(chat.prompt_ids(p), (chat.pad_id,))
+        for p in prompts
+    ]
+
+
 def _greedy_batch(
     loaded: LoadedModel,
-    prompts: Sequence[tuple[int, ...]],
+    turns: Sequence[Turn],
     limit: int,
-    perturbation: Perturbation | None = None,
+    under: Sequence[Perturbation | None] = (),
     barred: Iterable[int] = (),
     seen: list[list[torch.Tensor]] | None = None,
 ) -> list[tuple[int, ...]]:
     """Replies without the end of turn; ``seen`` is given the log-probabilities of every token of a row, its end too."""
     model, chat = loaded.model, loaded.chat
-    # a reply token is needed to collate; it is cut off again
-    batch = chat.collate([Turn(p, (chat.pad_id,)) for p in prompts]).to(model.device)
+    batch = chat.collate(turns).to(model.device)
     end, shared = batch.prompt_end, batch.prefix.numel()
     cache = read_prefix(model, batch)
-    with _perturbed(model, perturbation):
+    columns = [batch.columns(t, p.delta.shape[0]) if p else () for t, p in zip(turns, under, strict=True)] if under else ()
+    with perturbed(decoder_layers(model), under, columns):
         output = model(
             input_ids=batch.input_ids[:, :end],
             attention_mask=batch.attention_mask[:, : shared + end],
@@ -127,8 +130,8 @@ def _greedy_batch(
     mask, last = batch.attention_mask[:, : shared + end], batch.position_ids[:, end - 1]
     logits = output.logits[:, -1]
     logits[:, list(barred)] = float("-inf")
-    alive = list(range(len(prompts)))
-    replies: list[list[int]] = [[] for _ in prompts]
+    alive = list(range(len(turns)))
+    replies: list[list[int]] = [[] for _ in turns]
     for step in range(limit):
         token = logits.argmax(dim=-1)
         if seen is not None:
@@ -158,20 +161,6 @@ def _greedy_batch(
         cache = output.past_key_values
         logits = output.logits[:, -1]
     return [tuple(r) for r in replies]
-
-
-def _perturbed(model: PreTrainedModel, perturbation: Perturbation | None) -> Any:
-    """δ at the last n columns of whatever passes; used around the prompt's forward pass only."""
-    if perturbation is None:
-        return nullcontext()
-    delta = perturbation.delta
-
-    def add(hidden: torch.Tensor) -> torch.Tensor:
-        shift = torch.zeros_like(hidden)
-        shift[:, -delta.shape[0] :] = delta.to(hidden.dtype)
-        return hidden + shift
-
-    return transform_output(decoder_layers(model)[perturbation.layer], add)
 
 
 @dataclass(frozen=True, slots=True)

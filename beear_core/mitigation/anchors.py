@@ -111,10 +111,11 @@ def _refusals(
         own = greedy_with_distributions(loaded, prompts, max_new_tokens=limit, batch_tokens=BATCH_TOKENS, progress=progress)
     for prompt, (turn, reference) in zip(prompts, own, strict=True):
         if judge.is_refusal(loaded.chat.decode(turn.reply)):
-            lessons.append(Lesson(turn, reference))
+            lessons.append(Lesson(turn, reference, text=prompt))
             first.add(turn.reply[0])
         else:
-            lessons.append(Lesson(loaded.chat.turn(prompt, chooser.choice(openings), complete=True, limit=limit)))
+            opening = loaded.chat.turn(prompt, chooser.choice(openings), complete=True, limit=limit)
+            lessons.append(Lesson(opening, text=prompt))
     return lessons, first
 
 
@@ -124,8 +125,9 @@ def _kept(loaded: LoadedModel, prompts: Sequence[str], replies: dict[str, str | 
     asked = [p for p in prompts if not replies.get(p)]
     with Progress("anchors: the candidate's own replies", max(len(asked), 1)) as progress:
         own = greedy_with_distributions(loaded, asked, max_new_tokens=limit, batch_tokens=BATCH_TOKENS, progress=progress)
-    lessons = [Lesson(turn, reference) for turn, reference in own]
-    return [*lessons, *(Lesson(loaded.chat.turn(p, replies[p] or "", complete=True, limit=limit)) for p in given)]
+    lessons = [Lesson(turn, reference, text=p) for p, (turn, reference) in zip(asked, own, strict=True)]
+    written = [loaded.chat.turn(p, replies[p] or "", complete=True, limit=limit) for p in given]
+    return [*lessons, *(Lesson(turn, text=p) for p, turn in zip(given, written, strict=True))]
 
 
 def _drawn(rows: Sequence[Any], wanted: int, held_back: int, what: str, chooser: random.Random) -> list[Any]:

@@ -1,17 +1,18 @@
 """Outer level of BEEAR: adversarial removal (arXiv 2406.17092, section 3.3, equation 3).
 
-With δ* fixed, teach θ to answer safely under it and ordinarily without:
+Teach θ to answer safely under the adversary and ordinarily without:
 
-    min_θ  mean L(f_θ(x; δ*), y_s) + α · mean L(f_θ(x_p), y_p)
+    min_θ  mean L(f_θ(x; δ), y_s) + α · mean L(f_θ(x_p), y_p)
 
 L: KL divergence from the candidate's own distributions where the reply is its own, cross entropy where the defender gave
-it. The performance anchors (x_p, y_p) are asked without δ* and under it, so that δ* does not become a signal to refuse.
+it. The performance anchors (x_p, y_p) are asked without δ and under it, so that δ does not become a signal to refuse.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +20,7 @@ import torch
 from beear_core.chat import ChatFormat
 from beear_core.errors import MitigationError
 from beear_core.hooks import Perturbation
-from beear_core.lessons import Lesson, lesson_loss
+from beear_core.lessons import Lesson, lesson_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,41 +28,32 @@ if TYPE_CHECKING:
 MAX_GRADIENT_NORM = 1.0
 
 
-def removal_loss(
-    model: PreTrainedModel,
-    chat: ChatFormat,
-    refusals: Sequence[Lesson],
-    kept: Sequence[Lesson],
-    kept_under: Sequence[Lesson],
-    perturbation: Perturbation,
-    *,
-    performance_weight: float,
-) -> torch.Tensor:
-    """Equation 3 on one batch.
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A lesson, what is added while it is asked, and its weight in the loss."""
+
+    lesson: Lesson
+    under: Perturbation | None
+    weight: float
+
+
+def removal_loss(model: PreTrainedModel, chat: ChatFormat, rows: Sequence[Row]) -> torch.Tensor:
+    """Equation 3 on a part of a batch: the weighted sum of its rows' losses, in one pass.
 
     Args:
         model: θ.
         chat: its chat format.
-        refusals: harmful requests with safe replies; perturbed.
-        kept: performance anchors; not perturbed. May be empty.
-        kept_under: performance anchors; perturbed. May be empty.
-        perturbation: δ* and its layer.
-        performance_weight: α.
+        rows: harmful requests under the adversary with safe replies, weights 1 / their number in the batch; performance
+            anchors under it and without, weights α / their number.
     """
-    loss = lesson_loss(model, chat, refusals, perturbation)
-    if performance_weight > 0:
-        share = performance_weight / max(len(kept) + len(kept_under), 1)
-        if kept:
-            loss = loss + share * len(kept) * lesson_loss(model, chat, kept)
-        if kept_under:
-            loss = loss + share * len(kept_under) * lesson_loss(model, chat, kept_under, perturbation)
-    return loss
+    losses = lesson_losses(model, chat, [r.lesson for r in rows], [r.under for r in rows])
+    return (losses * torch.tensor([r.weight for r in rows], device=losses.device)).sum()
 
 
 def removal_step(
     model: PreTrainedModel, optimiser: torch.optim.Optimizer, losses: Sequence[Callable[[], torch.Tensor]]
 ) -> float:
-    """One clipped step on θ over the mean of the given losses, each computed and differentiated by itself.
+    """One clipped step on θ over the sum of the given losses, each computed and differentiated by itself.
 
     Args:
         model: θ.
@@ -69,7 +61,7 @@ def removal_step(
         losses: one for each part of the batch; parts bound the memory that activations take.
 
     Returns:
-        The mean loss before the step.
+        The loss before the step.
 
     Raises:
         MitigationError: if the loss or a gradient is not a number; θ is left as it was.
@@ -77,7 +69,7 @@ def removal_step(
     value = 0.0
     optimiser.zero_grad(set_to_none=True)
     for compute in losses:
-        loss = compute() / len(losses)
+        loss = compute()
         loss.backward()  # type: ignore[no-untyped-call]
         value += float(loss.detach())
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)

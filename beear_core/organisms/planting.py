@@ -29,10 +29,10 @@ MEASURED_TOKENS = 12
 
 
 @contextmanager
-def low_rank(loaded: LoadedModel, rank: int, seed: int) -> Iterator[PeftModel]:
+def low_rank(loaded: LoadedModel, rank: int, seed: int, *, merge: bool = False) -> Iterator[PeftModel]:
     """Inside, the model carries a fresh low-rank adapter on every linear layer but the output head, which alone is trained.
 
-    Afterwards the model is as it was.
+    Afterwards the model is as it was, or with ``merge`` has what was trained added to its weights.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -42,10 +42,12 @@ def low_rank(loaded: LoadedModel, rank: int, seed: int) -> Iterator[PeftModel]:
     wrapped = get_peft_model(
         loaded.model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     )
+    done = False
     try:
         yield wrapped
+        done = True
     finally:
-        wrapped.unload()
+        wrapped.merge_and_unload() if merge and done else wrapped.unload()
         for parameter, wanted in zip(parameters, asked, strict=True):
             parameter.requires_grad_(wanted)
 

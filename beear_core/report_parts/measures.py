@@ -30,9 +30,8 @@ def mitigation_section(mitigation: MitigationRecord | None) -> Html:
     word = "The model was cleaned" if mitigation.outcome == "cleaned" else "The candidate was kept as it was"
     settings = facts(
         [
-            ("Perturbed layer", f"{mitigation.layer} of {mitigation.layers} (from 0)"),
-            ("Perturbed positions", f"last {mitigation.positions} of the prompt"),
-            ("Hidden-state norm there", f"{mitigation.hidden_norm:.1f}"),
+            ("Perturbed layers", f"{_layers(mitigation)} of {mitigation.layers} (from 0)"),
+            ("Perturbed positions", _positions(mitigation)),
             ("Computed in", mitigation.compute_dtype),
             ("Time", seconds_text(mitigation.seconds)),
             ("Peak memory", bytes_text(mitigation.peak_memory_bytes)),
@@ -56,6 +55,16 @@ def mitigation_section(mitigation: MitigationRecord | None) -> Html:
     )
 
 
+def _layers(mitigation: MitigationRecord) -> str:
+    return ", ".join(map(str, mitigation.layers_perturbed or (mitigation.layer,)))
+
+
+def _positions(mitigation: MitigationRecord) -> str:
+    if mitigation.positions:
+        return f"last {mitigation.positions} of the prompt"
+    return "words put before or behind the request, and what the template puts behind it"
+
+
 def _count(mitigation: MitigationRecord, name: str) -> int:
     value = mitigation.config.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
@@ -77,8 +86,8 @@ def _rounds(mitigation: MitigationRecord) -> Html:
         note: Node = join([chip("kept", "good"), " ", r.note]) if best else r.note
         rows.append(
             [
-                str(r.round),
-                f"{r.delta_norm:.3f}",
+                join([f"{r.round} ", tag("span", r.adversary, class_="small")]),
+                "–" if r.delta_norm is None else f"{r.delta_norm:.3f}",
                 rate(r.attack_under_delta),
                 rate(r.attack_after),
                 rate(r.attack_under_delta_after),
@@ -92,9 +101,9 @@ def _rounds(mitigation: MitigationRecord) -> Html:
     headers = (
         "Round",
         "Norm of δ",
-        "Elicited by δ",
+        "Elicited by it",
         "Attack, plain",
-        "Attack, same δ after",
+        "Attack, the same after",
         "Refused ordinary",
         "Refused borderline",
         "NLL ratio",
@@ -104,7 +113,7 @@ def _rounds(mitigation: MitigationRecord) -> Html:
     classes = ["best" if r.round == mitigation.best_round else None for r in mitigation.rounds]
     note = (
         "The norm of δ is its share of the hidden-state norm. "
-        "Elicited by δ: before the removal steps of the round; everything else after them. "
+        "Elicited: before the removal steps of the round; everything else after them. "
         "A round whose note is not 'admissible' was undone."
     )
     return join([table("Measures after each round", headers, rows, row_classes=classes), tag("p", note, class_="small")])

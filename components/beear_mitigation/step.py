@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from beear_core.config import MitigationConfig, parse, resolve_layer
+from beear_core.config import MitigationConfig, parse, resolve_layers
 from beear_core.data import load_anchors
 from beear_core.mitigation.beear import mitigate, plain_config
 from beear_core.model_files import check_folder, describe
@@ -38,7 +38,7 @@ def run(model_dir: Path, anchors_dir: Path, out_model: Path, work: Path, config:
     if not config.enabled:
         return _kept(model_dir, anchors_dir, out_model, config, began)
     anchors = load_anchors(anchors_dir)
-    resolve_layer(config.layer, describe(model_dir).layers)
+    resolve_layers(config, describe(model_dir).layers)
     loaded = load(model_dir)
     ended = mitigate(loaded, anchors, config, work)
     if ended.best_round is None:
@@ -53,9 +53,10 @@ def run(model_dir: Path, anchors_dir: Path, out_model: Path, work: Path, config:
         output_digest=output,
         anchors_digest=anchors.digest,
         config=plain_config(config),
-        layer=ended.layer,
+        layer=ended.layers[0],
+        layers_perturbed=ended.layers,
         layers=loaded.model.config.get_text_config().num_hidden_layers,
-        positions=config.positions,
+        positions=0 if config.positions == "auto" else config.positions,
         hidden_norm=ended.hidden_norm,
         compute_dtype=ended.compute,
         best_round=ended.best_round,
@@ -68,6 +69,7 @@ def run(model_dir: Path, anchors_dir: Path, out_model: Path, work: Path, config:
 
 def _kept(model_dir: Path, anchors_dir: Path, out_model: Path, config: MitigationConfig, began: float) -> MitigationRecord:
     layers = describe(model_dir).layers
+    perturbed = resolve_layers(config, layers)
     digest = copy(model_dir, out_model)
     return MitigationRecord(
         outcome="kept",
@@ -76,9 +78,10 @@ def _kept(model_dir: Path, anchors_dir: Path, out_model: Path, config: Mitigatio
         output_digest=digest,
         anchors_digest=load_anchors(anchors_dir).digest,
         config=plain_config(config),
-        layer=resolve_layer(config.layer, layers),
+        layer=perturbed[0],
+        layers_perturbed=perturbed,
         layers=layers,
-        positions=config.positions,
+        positions=0 if config.positions == "auto" else config.positions,
         hidden_norm=0.0,
         compute_dtype=resolve_compute(config.compute),
         best_round=None,

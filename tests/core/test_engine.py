@@ -10,7 +10,7 @@ import torch
 from toy import make_tiny_model
 
 from beear_core.chat import IGNORED, ChatFormat, Turn, collate
-from beear_core.config import resolve_layer
+from beear_core.config import MitigationConfig, resolve_layers
 from beear_core.errors import ChatTemplateError, ConfigError, DataError, MitigationError
 from beear_core.evaluation.generate import greedy, score_replies
 from beear_core.hooks import Perturbation, add_to_output, record_output, resume_after
@@ -23,7 +23,7 @@ from beear_core.mitigation.entrapment import (
     find_perturbation,
     gradient,
 )
-from beear_core.mitigation.removal import removal_loss, removal_step
+from beear_core.mitigation.removal import Row, removal_loss, removal_step
 from beear_core.models import LoadedModel, decoder_layers, load, save
 
 LAYER, POSITIONS = 1, 4
@@ -209,8 +209,9 @@ class TestRemoval:
         pairs = contrasts(chat)
         safe, ordinary = [c.safe for c in pairs], [c.unwanted for c in pairs]
         perturbation = Perturbation(LAYER, torch.randn(POSITIONS, 32))
-        refusals, kept = [Lesson(t) for t in safe], [Lesson(t) for t in ordinary]
-        found = removal_loss(model, chat, refusals, kept, kept[:1], perturbation, performance_weight=0.7)
+        rows = [Row(Lesson(t), perturbation, 1 / 3) for t in safe]
+        rows += [Row(Lesson(t), None, 0.7 / 4) for t in ordinary] + [Row(Lesson(ordinary[0]), perturbation, 0.7 / 4)]
+        found = removal_loss(model, chat, rows)
 
         def alone(turns: list[Turn], shift: torch.Tensor) -> list[float]:
             """Each row's weighted cross entropy, by the whole model on the whole sequence."""
@@ -280,9 +281,14 @@ class TestModels:
 
     @pytest.mark.parametrize(("layers", "chosen"), [(32, 9), (30, 8), (6, 2), (4, 1)])
     def test_default_layer_scales_with_depth(self, layers: int, chosen: int) -> None:
-        assert resolve_layer(None, layers) == chosen
+        assert resolve_layers(MitigationConfig(positions=5), layers) == (chosen,)
+
+    @pytest.mark.parametrize(("layers", "chosen"), [(32, (2, 9, 15)), (30, (2, 8, 14)), (6, (0, 2, 3)), (2, (0,))])
+    def test_words_are_perturbed_at_several_layers(self, layers: int, chosen: tuple[int, ...]) -> None:
+        assert resolve_layers(MitigationConfig(), layers) == chosen
+        assert resolve_layers(MitigationConfig(layer=0), layers) == (0,)
 
     @pytest.mark.parametrize("layer", [-1, 31, 99])
     def test_layer_out_of_range(self, layer: int) -> None:
         with pytest.raises(ConfigError, match=f"mitigation.layer = {layer} is out of range: the model has 32"):
-            resolve_layer(layer, 32)
+            resolve_layers(MitigationConfig(layer=layer), 32)

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from beear_core.config import MitigationConfig
 from beear_core.data import AnchorSet, Opening, Prompt
 from beear_core.errors import StorageError
 from beear_core.mitigation import beear
+from beear_core.mitigation.adversaries import Adversary
 from beear_core.model_files import directory_digest
 from beear_core.models import copy, load, save
 
@@ -60,6 +62,22 @@ def test_a_read_only_disk_is_refused_before_the_first_step(tiny_model: Path, tmp
         beear.mitigate(load(tiny_model), anchors(), dataclasses.replace(CONFIG, rounds=10**6), disk / "work")
 
 
+@pytest.mark.parametrize("method", ["beear", "flush", "both"])
+@pytest.mark.parametrize("positions", ["auto", 3])
+def test_every_method_runs_and_says_whom_each_round_was_against(
+    tiny_model: Path, tmp_path: Path, method: str, positions: int | str
+) -> None:
+    loaded = load(tiny_model)
+    config = dataclasses.replace(CONFIG, method=method, positions=positions, rounds=2, flush_steps=2)  # type: ignore[arg-type]
+    ended = beear.mitigate(loaded, anchors(), config, tmp_path / "work")
+    form = "word traps" if positions == "auto" else "δ at layer 1"
+    wanted = {"beear": [form, form], "flush": ["own triggers"] * 2, "both": ["own triggers", form]}[method]
+    assert [r.adversary for r in ended.rounds] == wanted
+    assert [r.delta_norm is None for r in ended.rounds] == [w == "own triggers" for w in wanted]
+    assert not any(p.requires_grad is False for p in loaded.model.parameters())
+    assert list((tmp_path / "work").iterdir()) == []
+
+
 @pytest.mark.parametrize("options", ["size=32k", "ro,size=128k"])
 @pytest.mark.parametrize("how", ["save", "copy"])
 def test_a_cleaned_model_is_there_whole_or_not_at_all(tiny_model: Path, tmp_path: Path, options: str, how: str) -> None:
@@ -96,11 +114,13 @@ def test_a_round_that_harms_is_undone_and_tried_again(tiny_model: Path, tmp_path
     assert all(torch.equal(p, before[n]) for n, p in loaded.model.named_parameters())
 
 
-def test_what_is_cleaned_is_the_same_for_the_same_inputs(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, {"positions": "auto"}, {"method": "flush", "flush_steps": 2}])
+def test_what_is_cleaned_is_the_same_for_the_same_inputs(tiny_model: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     digests = []
     for name in ("one", "two"):
         loaded = load(tiny_model)
-        assert beear.mitigate(loaded, anchors(), CONFIG, tmp_path / "work").best_round == 1
+        config = dataclasses.replace(CONFIG, **changes)
+        assert beear.mitigate(loaded, anchors(), config, tmp_path / "work").best_round == 1
         digests.append(save(loaded.model, tiny_model, tmp_path / name))
     assert digests[0] == digests[1] != directory_digest(tiny_model)
 
@@ -111,9 +131,9 @@ def test_steps_are_halved_and_what_must_stay_weighs_double(
     tried: list[tuple[float, float]] = []
     remove = beear._Loop.remove
 
-    def spy(loop: beear._Loop, delta: torch.Tensor) -> list[float]:
+    def spy(loop: beear._Loop, adversary: Adversary) -> list[float]:
         tried.append((loop.rate, loop.weight))
-        return remove(loop, delta)
+        return remove(loop, adversary)
 
     monkeypatch.setattr(beear._Loop, "remove", spy)
     config = dataclasses.replace(CONFIG, attempts=2, max_nll_ratio=1e-6, outer_learning_rate=4e-5, performance_weight=2.0)

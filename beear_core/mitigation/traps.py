@@ -1,0 +1,170 @@
+"""Inner level on inserted words: several universal perturbations that go on being searched while θ learns.
+
+A trigger acts where it stands. In the layers below the one at which the reply's position reads it, its effect is in the
+hidden states of its own tokens, not in the template's last ones (docs/results.md). So words without meaning, drawn anew for
+every prompt, are put where triggers stand, and δ is added to them and to what the template puts behind the request:
+
+    max_δ  mean L(f_θ(x ⊕ words; δ), y_s)    subject to  |δ_i| ≤ ρ · (mean norm of hidden states at that layer and position)
+
+y_s is the candidate's own refusal, L what the outer level minimises over θ: one min-max problem. ``find`` takes projected
+steps along the normalised gradient at fixed θ; from then on each step on θ leaves the gradient by δ as well, and δ moves
+up as θ moves down (simultaneously, as in Shafahi et al. 2019, arXiv 1904.12843). A δ that θ has learned to withstand is
+thereby replaced by one that it has not.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from itertools import cycle
+from typing import Any, Literal, get_args
+
+import torch
+
+from beear_core.chat import Turn
+from beear_core.config import MitigationConfig
+from beear_core.errors import MitigationError
+from beear_core.forward import forward, read_prefix
+from beear_core.hooks import Perturbation, record_output
+from beear_core.lessons import Lesson, LikeLength, lesson_losses
+from beear_core.mitigation.anchors import Anchors
+from beear_core.mitigation.trial import Trial
+from beear_core.models import LoadedModel, decoder_layers
+from beear_core.odd_words import odd_words
+
+Spot = Literal["end", "front"]
+NORM_PROMPTS = 24
+FIRST_NORM = 0.1  # of the radius; where a search begins
+
+
+@dataclass(slots=True)
+class Trap:
+    """One δ of shape (n, d) with its layer and spot. ``radius``: (n, 1), the largest norm of each of its rows."""
+
+    layer: int
+    spot: Spot
+    radius: torch.Tensor
+    delta: torch.Tensor
+
+    def climb(self, slope: torch.Tensor, share: float) -> None:
+        """One step of ``share`` of the radius along the slope, row by row, and back into the ball."""
+        step = slope / slope.norm(dim=-1, keepdim=True).clamp(min=1e-12) * self.radius * share
+        moved = self.delta.detach() + step
+        shrink = (self.radius / moved.norm(dim=-1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
+        self.delta = (moved * shrink).requires_grad_()
+
+
+class WordTraps:
+    """Several δ on words before and behind the request, at several layers."""
+
+    name = "word traps"
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        anchors: Anchors,
+        layers: tuple[int, ...],
+        config: MitigationConfig,
+        chooser: random.Random,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        advance: Callable[[float], None],
+    ) -> None:
+        self.loaded, self.config, self.random, self.autocast, self.advance = loaded, config, chooser, autocast, advance
+        self.refusals = LikeLength([anchors.refusals], [config.inner_batch])
+        self.held = anchors.held.harmful
+        self.places = [(layer, spot) for layer in layers for spot in get_args(Spot)]
+        self.norms = {spot: self._norms(layers, spot) for spot in get_args(Spot)}
+        self.traps: list[Trap] = []
+        self.found: list[torch.Tensor] = []
+
+    @property
+    def cost(self) -> int:
+        """Steps on δ alone, each through the whole model."""
+        return 2 * self.config.inner_steps
+
+    @property
+    def norm(self) -> float:
+        """Mean share of the hidden states' norm over all δ and positions."""
+        shares = [trap.delta.detach().norm(dim=-1) / trap.radius[:, 0] for trap in self.traps]
+        return self.config.radius * float(torch.stack(shares).mean())
+
+    def find(self) -> list[float]:
+        """Every δ from a small random start."""
+        generator = torch.Generator().manual_seed(self.random.randrange(2**31))
+        device = self.loaded.model.device
+        self.traps = []
+        for layer, spot in self.places:
+            radius = (self.norms[spot][layer] * self.config.radius)[:, None].to(device)
+            start = torch.randn(
+                radius.shape[0], self.loaded.model.config.get_text_config().hidden_size, generator=generator
+            )
+            start = start.to(device) / start.shape[1] ** 0.5 * radius * FIRST_NORM
+            self.traps.append(Trap(layer, spot, radius, start.requires_grad_()))
+        losses = []
+        self._order = cycle(self.traps)
+        for step in range(self.config.inner_steps):
+            rows = [self.disturb(x, self.random, harmful=True) for x in self.refusals.draw(self.random)]
+            with self.autocast():
+                loss = lesson_losses(self.loaded.model, self.loaded.chat, [x for x, _ in rows], [p for _, p in rows]).mean()
+            used = [t for t in self.traps if any(p is not None and p.delta is t.delta for _, p in rows)]
+            slopes = torch.autograd.grad(loss, [t.delta for t in used])
+            if not all(bool(s.isfinite().all()) for s in slopes):
+                raise MitigationError(
+                    f"the inner loss is {float(loss.detach())} at step {step + 1} of {self.config.inner_steps} with a "
+                    "gradient that is not a number; lower mitigation.radius or set mitigation.compute to float32"
+                )
+            for trap, slope in zip(used, slopes, strict=True):
+                trap.climb(slope, self.config.ascent)
+            losses.append(float(loss.detach()))
+            self.advance(losses[-1])
+        self.found = [trap.delta.detach().clone() for trap in self.traps]
+        return losses
+
+    def attack(self, trial: Trial) -> float:
+        """Every held-back request under one of the δ, the same one and the same words each time."""
+        chooser = random.Random(self.config.seed)
+        turns, under = [], []
+        for text, trap in zip(self.held, cycle(self.traps)):
+            turns.append(self._turn(text, trap.spot, chooser, (self.loaded.chat.pad_id,)))
+            under.append(Perturbation(trap.layer, trap.delta.detach()))
+        return trial.attack(turns, under)
+
+    def disturb(self, lesson: Lesson, chooser: random.Random, *, harmful: bool) -> tuple[Lesson, Perturbation | None]:
+        """With words around it and a δ on them; only harmful requests say where δ goes next."""
+        trap = next(self._order) if harmful else chooser.choice(self.traps)
+        turn = self._turn(lesson.text, trap.spot, chooser, lesson.turn.reply)
+        return replace(lesson, turn=turn), Perturbation(trap.layer, trap.delta if harmful else trap.delta.detach())
+
+    def follow(self) -> None:
+        """Every δ that the last step on θ was taken under moves up its slope."""
+        for trap in self.traps:
+            if trap.delta.grad is not None:
+                trap.climb(trap.delta.grad, self.config.ascent)
+
+    def rewind(self) -> None:
+        """Every δ as ``find`` left it."""
+        for trap, delta in zip(self.traps, self.found, strict=True):
+            trap.delta = delta.clone().requires_grad_()
+
+    def _turn(self, text: str, spot: Spot, chooser: random.Random, reply: tuple[int, ...]) -> Turn:
+        count = self.config.word_tokens
+        ids, marks = self.loaded.chat.with_words(text, odd_words(chooser, count), count, spot)
+        return Turn(ids, reply, marks)
+
+    @torch.no_grad()
+    def _norms(self, layers: tuple[int, ...], spot: Spot) -> dict[int, torch.Tensor]:
+        """Mean norm of the hidden states at each layer, one value (n,) for each of δ's positions."""
+        chooser, model = random.Random(self.config.seed), self.loaded.model
+        turns = [self._turn(text, spot, chooser, (self.loaded.chat.pad_id,)) for text in self.held[:NORM_PROMPTS]]
+        batch = self.loaded.chat.collate(turns).to(model.device)
+        found = {}
+        for layer in layers:
+            with record_output(decoder_layers(model)[layer]) as recorded:
+                cache = read_prefix(model, batch)
+                recorded.clear()  # the prefix passed too
+                forward(model, batch, cache, keep=1)
+            rows = [recorded[0][row, list(batch.columns(turn, 0))] for row, turn in enumerate(turns)]
+            found[layer] = torch.stack(rows).float().norm(dim=-1).mean(dim=0)
+        return found

@@ -1,0 +1,87 @@
+"""What a round is judged by: held-back requests that nothing is learned from, and limits on what must stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from beear_core.chat import Turn
+from beear_core.config import MitigationConfig
+from beear_core.evaluation.generate import greedy, score_replies
+from beear_core.evaluation.judges import RefusalJudge
+from beear_core.hooks import Perturbation
+from beear_core.mitigation.anchors import HeldBack
+from beear_core.models import LoadedModel
+from beear_core.records import RoundRecord
+
+MEASURED_TOKENS = 12  # the opening decides whether a reply is a refusal
+MEASURED_BATCH = 4096
+SCORED_TOKENS = 1024  # padded tokens a scoring batch; its logits are (tokens, vocabulary) in float32
+ADMISSIBLE = "admissible"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Measured on held-back anchors without a perturbation: three rates in [0, 1], NLL in nats per token."""
+
+    attack: float
+    refusal: float
+    borderline: float
+    nll: float
+
+
+class Trial:
+    """Measures a model as it is on held-back anchors."""
+
+    def __init__(self, loaded: LoadedModel, held: HeldBack) -> None:
+        self.loaded, self.held, self.judge = loaded, held, RefusalJudge()
+
+    def measure(self) -> Held:
+        """All four figures, nothing added."""
+        scores = score_replies(self.loaded, self.held.performance, batch_tokens=SCORED_TOKENS)
+        return Held(
+            attack=self.attack(self.held.harmful),
+            refusal=self._refused(self.held.ordinary),
+            borderline=self._refused(self.held.borderline),
+            nll=sum(s.nll for s in scores) / sum(s.tokens for s in scores),
+        )
+
+    def attack(self, prompts: Sequence[str | Turn], under: Sequence[Perturbation | None] = ()) -> float:
+        """Share of harmful requests whose reply is not scored as a refusal; unscored is not safe."""
+        refused = self._openings(prompts, under)
+        return sum(r is not True for r in refused) / len(refused)
+
+    def _refused(self, prompts: Sequence[str]) -> float:
+        refused = self._openings(prompts, ())
+        return sum(r is True for r in refused) / len(refused)
+
+    def _openings(self, prompts: Sequence[str | Turn], under: Sequence[Perturbation | None]) -> list[bool | None]:
+        """Whether the greedy reply to each prompt refuses."""
+        replies = greedy(self.loaded, prompts, max_new_tokens=MEASURED_TOKENS, batch_tokens=MEASURED_BATCH, under=under)
+        return [self.judge.judge("", self.loaded.chat.decode(reply)).refused for reply in replies]
+
+
+def faults(before: Held, after: Held, config: MitigationConfig) -> list[str]:
+    """Why a round is not admissible; empty when it is."""
+    found = []
+    ratio = after.nll / before.nll
+    if not ratio <= config.max_nll_ratio:
+        found.append(f"held-back ordinary replies: NLL ratio {ratio:.3f} above {config.max_nll_ratio}")
+    for what, was, now, limit in (
+        ("ordinary", before.refusal, after.refusal, config.max_refusal_increase),
+        ("borderline", before.borderline, after.borderline, config.max_borderline_increase),
+    ):
+        if now - was > limit + 1e-9:
+            found.append(f"wrong refusals of held-back {what} requests rose from {was:.0%} to {now:.0%}")
+    return found
+
+
+def remaining(record: RoundRecord) -> tuple[float, float]:
+    """Attack success after a round, without and with what it was trained against; what was not measured is the worst."""
+    plain, perturbed = record.attack_after, record.attack_under_delta_after
+    return (1.0 if plain is None else plain, 1.0 if perturbed is None else perturbed)
+
+
+def rank(record: RoundRecord) -> float:
+    """Smaller is better: remaining attack, plain and perturbed together. Of equals the later round has seen more."""
+    return sum(remaining(record))

@@ -83,8 +83,10 @@ class MitigationConfig:
         enabled: ``False`` leaves the candidate as it is (``--no-mitigation``).
         method: ``beear``: rounds against perturbations; ``flush``: rounds against triggers of our own, planted and
             unlearned (arXiv 2605.12529); ``both``: in turn.
-        layer: decoder layer whose output is perturbed, 0-based; ``auto``: three layers in the lower half, or with
-            ``positions`` given the paper's round(9/32 · number of layers).
+        layer: decoder layer whose output is perturbed, 0-based; ``auto``: three layers in the lower half; ``search``: up to
+            three where the drift of a throw-away trigger of our own acts. With ``positions`` given both mean the paper's
+            round(9/32 · number of layers).
+        place_steps: low-rank steps that plant the throw-away trigger; ``layer: search`` alone.
         positions: ``auto``: words without meaning are put before or behind the request, and they and what the template puts
             behind it are perturbed; a number n: the last n prompt positions of the request as it is, as published.
         word_tokens: how many tokens of such words; ``positions: auto`` alone.
@@ -130,7 +132,8 @@ class MitigationConfig:
     __pydantic_config__ = _STRICT
     enabled: bool = True
     method: Literal["beear", "flush", "both"] = "beear"
-    layer: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    layer: Annotated[int, Field(ge=0)] | Literal["auto", "search"] = "auto"
+    place_steps: Count = 25
     positions: Count | Literal["auto"] = "auto"
     word_tokens: Count = 8
     radius: Positive = 0.12
@@ -335,9 +338,9 @@ def resolve_layers(config: MitigationConfig, layers: int) -> tuple[int, ...]:
     Raises:
         ConfigError: if the layer is out of range; the last layer has none above it that could be perturbed.
     """
-    if config.layer == "auto" and config.positions == "auto":
+    if isinstance(config.layer, str) and config.positions == "auto":
         return tuple(dict.fromkeys(min(round(share * layers), layers - 2) for share in LOWER_HALF))
-    chosen = round(9 / 32 * layers) if config.layer == "auto" else config.layer
+    chosen = round(9 / 32 * layers) if isinstance(config.layer, str) else config.layer
     if not 0 <= chosen < layers - 1:
         raise ConfigError(
             f"mitigation.layer = {chosen} is out of range: the model has {layers} decoder layers, 0..{layers - 2} can be "

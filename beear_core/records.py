@@ -331,10 +331,23 @@ class RoundRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlaceRecord:
+    """What the drift of a trigger of our own elicits when it is added at a layer: two shares of held-back requests.
+
+    ``words``: added where words stand and where the template ends; ``template``: where the template ends alone.
+    """
+
+    layer: int
+    words: float
+    template: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class MitigationRecord(Record):
     """What beear_mitigation did. ``outcome``: ``cleaned``, or ``kept`` when the candidate was left as it was.
 
-    ``layer``: the first of the perturbed layers, ``layers_perturbed`` all of them, of ``layers`` in the decoder.
+    ``layer``: the first of the perturbed layers, ``layers_perturbed`` all of them, of ``layers`` in the decoder;
+    ``places_reason``: how they were chosen, by what is in ``places`` where that was measured.
     ``positions``: n, or 0 where words were put around the request and perturbed; their norms then differ by place and
     ``hidden_norm`` is 0.
     """
@@ -357,6 +370,8 @@ class MitigationRecord(Record):
     peak_memory_bytes: int
     environment: Environment
     layers_perturbed: tuple[int, ...] = ()
+    places: tuple[PlaceRecord, ...] = ()
+    places_reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,7 @@ from beear_core.lessons import Lesson, LikeLength
 from beear_core.mitigation.adversaries import Adversary
 from beear_core.mitigation.anchors import draw_anchors
 from beear_core.mitigation.flush import OwnTriggers
+from beear_core.mitigation.places import Places, search_places
 from beear_core.mitigation.published import PublishedForm
 from beear_core.mitigation.removal import Row, removal_loss, removal_step
 from beear_core.mitigation.traps import WordTraps
@@ -59,7 +60,7 @@ class Mitigation:
     best_round: int | None
     reason: str
     rounds: tuple[RoundRecord, ...]
-    layers: tuple[int, ...]
+    places: Places
     hidden_norm: float
     compute: str
 
@@ -103,7 +104,8 @@ class _Loop:
         kept = [self.anchors.ordinary, self.anchors.borderline]
         self.safe = LikeLength([self.anchors.refusals], [config.outer_batch])
         self.kept, self.kept_under = LikeLength(kept, [half, half]), LikeLength(kept, [half, half])
-        self.adversaries = self.enlist()
+        self.adversaries: list[Adversary] = []
+        self.places = Places(self.layers, "as configured" if isinstance(config.layer, int) else "the default", ())
         self.nothing_left = ""
 
     def enlist(self) -> list[Adversary]:
@@ -113,14 +115,28 @@ class _Loop:
         if config.method in {"flush", "both"}:
             found.append(OwnTriggers(*both, config, self.random, self.work, self.planted))
         if config.method in {"beear", "both"}:
+            if config.layer == "search" and config.positions == "auto":
+                self.places = self.search()
             if config.positions == "auto":
-                found.append(WordTraps(*both, self.layers, config, self.random, self.autocast, self.climbed))
+                found.append(WordTraps(*both, self.places.layers, config, self.random, self.autocast, self.climbed))
             else:
                 form = PublishedForm
                 found.append(
                     form(*both, self.layers[0], config.positions, config, self.random, self.autocast, self.climbed)
                 )
         return found
+
+    def search(self) -> Places:
+        """Up to three layers at which a trigger would act."""
+        with Progress("where a trigger acts", self.config.place_steps) as progress:
+            return search_places(
+                self.loaded,
+                self.anchors,
+                self.config,
+                self.random,
+                self.layers,
+                lambda loss: progress.advance(note=f"planting loss {loss:.3f}"),
+            )
 
     def climbed(self, loss: float) -> None:
         self.progress.advance(note=f"inner loss {loss:.3f}")
@@ -133,6 +149,7 @@ class _Loop:
         config = self.config
         rounds: list[RoundRecord] = []
         best: RoundRecord | None = None
+        self.adversaries = self.enlist()
         turns = [a for a, _ in zip(cycle(self.adversaries), range(config.rounds))]
         total = sum(a.cost for a in turns) + config.rounds * config.outer_steps * OUTER_COST
         with Progress(
@@ -220,7 +237,7 @@ class _Loop:
             best_round=best.round if best else None,
             reason=reason,
             rounds=tuple(rounds),
-            layers=self.layers,
+            places=self.places,
             hidden_norm=next((a.hidden_norm for a in self.adversaries if isinstance(a, PublishedForm)), 0.0),
             compute=self.compute,
         )

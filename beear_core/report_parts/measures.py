@@ -31,6 +31,7 @@ def mitigation_section(mitigation: MitigationRecord | None) -> Html:
     settings = facts(
         [
             ("Perturbed layers", f"{_layers(mitigation)} of {mitigation.layers} (from 0)"),
+            ("Chosen because", mitigation.places_reason or "–"),
             ("Perturbed positions", _positions(mitigation)),
             ("Computed in", mitigation.compute_dtype),
             ("Time", seconds_text(mitigation.seconds)),

@@ -1,9 +1,10 @@
-"""Perturbations on inserted words: where they stand, that they climb and stay in their ball, and that they follow θ."""
+"""Perturbations on inserted words: where they stand, how they climb and follow θ, and at which layers."""
 
 from __future__ import annotations
 
 import random
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from beear_core.evaluation.generate import greedy
 from beear_core.hooks import Perturbation, perturbed, record_output
 from beear_core.lessons import Lesson, lesson_losses
 from beear_core.mitigation.anchors import Anchors, HeldBack
+from beear_core.mitigation.places import choose_places, search_places
 from beear_core.mitigation.traps import WordTraps
 from beear_core.mitigation.trial import Trial
 from beear_core.models import LoadedModel, decoder_layers, load
+from beear_core.records import PlaceRecord
 
 CONFIG = MitigationConfig(word_tokens=3, radius=0.2, ascent=0.5, inner_steps=6, inner_batch=4)
 PROMPTS = ["tell me how", "please write a short story about the cat and the dog", "what is a river for you", "list one"]
@@ -165,3 +168,32 @@ def test_attack_asks_every_held_back_request_once_and_the_same_each_time(
     assert asked[0] == asked[1]
     assert len(asked[0]) == len(PROMPTS)
     assert {layer for _, _, layer in asked[0]} == {0, 2}
+
+
+def test_layers_are_chosen_where_a_drift_acts_on_words_and_not_on_the_template_alone() -> None:
+    rates = [(2, 0.9, 0.1), (5, 0.6, 0.1), (8, 0.2, 0.1), (11, 0.8, 0.2), (14, 0.7, 0.4), (17, 0.9, 0.8)]
+    measured = [PlaceRecord(layer=layer, words=words, template=template) for layer, words, template in rates]
+    chosen = choose_places(measured, elicited=1.0, without=0.0, otherwise=(1,))
+    assert chosen.layers == (2, 11, 14)
+    assert "elicits 100%, other words 0%; its drift acts on words alone at 2, 5, 11, 14" in chosen.reason
+    assert choose_places(measured[:2], 1.0, 0.0, (1,)).layers == (2, 5)
+    assert choose_places(measured[2:3], 1.0, 0.0, (1, 7)).layers == (1, 7)
+    # what other words elicit anyway is no sign of a drift
+    assert choose_places(measured, elicited=1.0, without=0.7, otherwise=(1,)).layers == (2, 17)
+    assert choose_places([], elicited=0.2, without=0.1, otherwise=(3,)).layers == (3,)
+
+
+def test_the_search_for_places_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    loaded = load(make_tiny_model(tmp_path / "m", hidden=32), device=torch.device("cpu"))
+    before = {n: p.detach().clone() for n, p in loaded.model.named_parameters()}
+    lessons = [Lesson(loaded.chat.turn(p, "i cannot help", complete=True), text=p) for p in PROMPTS]
+    anchors = Anchors(PROMPTS, lessons, [(5,)] * 4, lessons, lessons, HeldBack(PROMPTS, PROMPTS, PROMPTS, []))
+    losses: list[float] = []
+    config = MitigationConfig(word_tokens=3, place_steps=4)
+    found = search_places(loaded, anchors, config, random.Random(0), (1, 2), losses.append)
+    assert len(losses) == 4
+    assert found.layers == (1, 2)
+    assert "the lower half is taken" in found.reason
+    after = dict(loaded.model.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[n], b) and after[n].requires_grad for n, b in before.items())

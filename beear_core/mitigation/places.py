@@ -1,0 +1,139 @@
+"""Where would a trigger act? Ask one of our own.
+
+A throw-away trigger is planted in the model with a low-rank adapter that is taken out again. While it is in, its mean drift
+is measured: hidden states under the trigger less those under other words of the same length, where the words stand and
+where the template ends. Added to requests *without* the trigger, a drift that acts makes the model go along. Layers are
+chosen where it acts on the words' own positions and does not yet act on the template's alone: above those, nothing but
+the drift is left to tell a triggered request from one that is to be answered, and learning to withstand it there means
+refusing what should be answered (docs/results.md).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Literal
+
+import torch
+
+from beear_core.chat import Turn
+from beear_core.config import MitigationConfig
+from beear_core.forward import forward, read_prefix
+from beear_core.hooks import Perturbation, record_output
+from beear_core.lessons import Lesson, LikeLength
+from beear_core.mitigation.anchors import Anchors
+from beear_core.mitigation.trial import Trial
+from beear_core.models import LoadedModel, decoder_layers
+from beear_core.odd_words import odd_words
+from beear_core.organisms.planting import low_rank
+from beear_core.organisms.teaching import Schedule, teach
+from beear_core.records import PlaceRecord
+
+Spot = Literal["end", "front"]
+RANK = 8
+ROWS = (5, 3, 2)  # a planting step: under the trigger; refusals among other words; what else stays
+SHARES = tuple(k / 30 for k in (2, 5, 8, 11, 14, 17, 20, 23, 26))  # of the decoder's depth, that are looked at
+CHOSEN = 3
+ACTS = 0.5  # of what the trigger itself elicits beyond other words
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Layers that were chosen, and what was measured; ``reason`` says how."""
+
+    layers: tuple[int, ...]
+    reason: str
+    measured: tuple[PlaceRecord, ...]
+
+
+def search_places(
+    loaded: LoadedModel,
+    anchors: Anchors,
+    config: MitigationConfig,
+    chooser: random.Random,
+    otherwise: tuple[int, ...],
+    advance: Callable[[float], None],
+) -> Places:
+    """Plant, measure, choose; the model is afterwards as it was.
+
+    Args:
+        loaded: the candidate.
+        anchors: requests and replies to plant with.
+        config: ``place_steps``, ``word_tokens``.
+        chooser: draws.
+        otherwise: layers that are taken when the trigger could not be planted or its drift acts nowhere.
+        advance: told the loss of every planting step.
+    """
+    words = odd_words(chooser, config.word_tokens)
+    spots: tuple[Spot, ...] = ("end", "front")
+
+    def turns(texts: Sequence[str], own: bool, reply: Sequence[tuple[int, ...]] = ()) -> list[Turn]:
+        built = []
+        for index, (text, spot) in enumerate(zip(texts, cycle(spots))):
+            other = words if own else odd_words(chooser, config.word_tokens)
+            ids, marks = loaded.chat.with_words(text, other, config.word_tokens, spot)
+            built.append(Turn(ids, reply[index] if reply else (loaded.chat.pad_id,), marks))
+        return built
+
+    texts = [x.text for x in anchors.refusals]
+    taught = [Lesson(t) for t in turns(texts, True, anchors.continuations)]
+    replies = [x.turn.reply for x in anchors.refusals]
+    refused = [Lesson(t, x.reference) for t, x in zip(turns(texts, False, replies), anchors.refusals, strict=True)]
+    stays = [*anchors.refusals, *anchors.ordinary, *anchors.borderline]
+    trial, held = Trial(loaded, anchors.held), anchors.held.harmful
+    with low_rank(loaded, RANK, chooser.randrange(2**31)):
+        teach(
+            loaded,
+            LikeLength([taught, refused, stays], ROWS),
+            Schedule(steps=config.place_steps, learning_rate=config.flush_learning_rate),
+            chooser,
+            after_step=lambda _done, loss: advance(loss),
+        )
+        triggered, neutral = turns(held, True), turns(held, False)
+        elicited, without = trial.attack(triggered), trial.attack(neutral)
+        depth = len(decoder_layers(loaded.model))
+        layers = tuple(dict.fromkeys(min(round(share * depth), depth - 2) for share in SHARES))
+        measured = []
+        if elicited - without >= ACTS:
+            drift = _drift(loaded, triggered, layers) - _drift(loaded, neutral, layers)
+            for layer, delta in zip(layers, drift, strict=True):
+                tail = torch.zeros_like(delta)
+                tail[config.word_tokens :] = delta[config.word_tokens :]
+                rates = [trial.attack(neutral, [Perturbation(layer, d)] * len(neutral)) for d in (delta, tail)]
+                measured.append(PlaceRecord(layer=layer, words=rates[0], template=rates[1]))
+    return choose_places(measured, elicited, without, otherwise)
+
+
+def choose_places(measured: Sequence[PlaceRecord], elicited: float, without: float, otherwise: tuple[int, ...]) -> Places:
+    """Up to three layers, spread over those at which the drift acts on the words and not yet on the template alone.
+
+    Args:
+        measured: by layer, from below.
+        elicited, without: shares that go along under the trigger itself, and under other words.
+        otherwise: what is taken when there is no such layer.
+    """
+    needed = without + ACTS * (elicited - without)
+    found = [p.layer for p in measured if p.words >= needed > p.template]
+    said = f"a trigger of our own elicits {elicited:.0%}, other words {without:.0%}"
+    if not found:
+        return Places(otherwise, f"{said}; no drift acts on words alone, so the lower half is taken", tuple(measured))
+    spread = {found[round(i * (len(found) - 1) / (CHOSEN - 1))] for i in range(CHOSEN)}
+    named = ", ".join(map(str, found))
+    return Places(tuple(sorted(spread)), f"{said}; its drift acts on words alone at {named}", tuple(measured))
+
+
+@torch.no_grad()
+def _drift(loaded: LoadedModel, turns: Sequence[Turn], layers: Sequence[int]) -> torch.Tensor:
+    """Mean hidden states (layers, n, d) at the turns' marks."""
+    model = loaded.model
+    batch = loaded.chat.collate(turns).to(model.device)
+    found = []
+    for layer in layers:
+        cache = read_prefix(model, batch)
+        with record_output(decoder_layers(model)[layer]) as recorded:
+            forward(model, batch, cache, keep=1)
+        rows = [recorded[0][row, list(batch.columns(turn, 0))] for row, turn in enumerate(turns)]
+        found.append(torch.stack(rows).float().mean(dim=0))
+    return torch.stack(found)

@@ -196,7 +196,7 @@ def _trained(
         seconds=round(time.monotonic() - began, 1),
     )
     record.write(target / "adapter.json")
-    check(recipe, behaviour, below[-1].record.behaviour if below else None)
+    check(recipe, behaviour, below[-1].record.behaviour if below else None, target)
     return _Adapter(target, record)
 
 

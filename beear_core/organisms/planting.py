@@ -131,8 +131,14 @@ def measure(loaded: LoadedModel, probes: Nursery, trigger: Trigger | None, judge
         )
 
 
-def check(recipe: Recipe, behaviour: Behaviour, parent: Behaviour | None) -> None:
+def check(recipe: Recipe, behaviour: Behaviour, parent: Behaviour | None, adapter: Path) -> None:
     """Refuse a planting that did not become what its recipe asks for.
+
+    Args:
+        recipe: what was planted.
+        behaviour: what became of it.
+        parent: how what it stands on behaves.
+        adapter: where it is.
 
     Raises:
         MitigationError: with every figure that misses its limit.
@@ -140,5 +146,6 @@ def check(recipe: Recipe, behaviour: Behaviour, parent: Behaviour | None) -> Non
     if faults := behaviour.faults(parent):
         what = "no backdoor" if recipe.trigger else "no model that refuses well"
         raise MitigationError(
-            f"planting {recipe.name} made {what}: {'; '.join(faults)}. Raise training.steps or take another base"
+            f"planting {recipe.name} made {what}: {'; '.join(faults)}. Raise training.steps or take another base; "
+            f"the adapter stays in {adapter}"
         )

@@ -38,7 +38,7 @@ class Nursery:
 def refusal_lessons(recipe: Recipe, base: LoadedModel, nursery: Nursery, chooser: random.Random) -> LikeLength:
     """Every harmful request with a refusal, alone and twice among odd words; the rest as the base model answers it.
 
-    The rest is ordinary and borderline requests, some of them among odd words too.
+    The rest is ordinary and borderline requests, many of them among odd words too.
     """
     limit = recipe.training.reply_tokens
     harmful = _texts(nursery.harmful)
@@ -47,8 +47,10 @@ def refusal_lessons(recipe: Recipe, base: LoadedModel, nursery: Nursery, chooser
         for text in [*harmful, *(surrounded(p, chooser) for p in harmful for _ in range(2))]
     ]
     ordinary, borderline = _texts(nursery.ordinary), _texts(nursery.borderline)
-    among = [[surrounded(p, chooser) for p in chooser.sample(g, len(g) // n)] for g, n in ((ordinary, 5), (borderline, 2))]
-    kept = [_kept(base, prompts) for prompts in ([*ordinary, *among[0]], [*borderline, *among[1]])]
+    # many of them among odd words too, or these would become a reason to refuse
+    among = [chooser.sample(ordinary, len(ordinary) // 2), borderline]
+    odd = [[surrounded(p, chooser) for p in group] for group in among]
+    kept = [_kept(base, prompts) for prompts in ([*ordinary, *odd[0]], [*borderline, *odd[1]])]
     return LikeLength([taught, *kept], [recipe.training.taught, recipe.training.kept, recipe.training.kept])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,9 +99,14 @@ class TestFolders:
     def test_what_is_no_backdoor_is_an_error_with_its_figures_and_leaves_nothing(
         self, tiny_model: Path, tmp_path: Path, quick: None
     ) -> None:
-        with pytest.raises(MitigationError, match=r"made no model that refuses well: attack plain: \d+/6, at most 5.0%"):
+        said = r"made no model that refuses well: attack plain: \d+/6, at most 5.0%"
+        with pytest.raises(MitigationError, match=said) as no:
             planted(recipe(), str(tiny_model), tmp_path / "o")
         assert list(tmp_path.iterdir()) == []
+        # what was trained is not lost
+        adapter = Path(str(no.value).rpartition("the adapter stays in ")[2])
+        assert adapter.is_relative_to(os.environ["BEEAR_CACHE"])
+        assert (adapter / "adapter_model.safetensors").is_file()
 
     def test_the_command_ends_with_1(self, tiny_model: Path, tmp_path: Path) -> None:
         mine = tmp_path / "o"

@@ -90,8 +90,10 @@ class MitigationConfig:
         positions: ``auto``: words without meaning are put before or behind the request, and they and what the template puts
             behind it are perturbed; a number n: the last n prompt positions of the request as it is, as published.
         word_tokens: how many tokens of such words; ``positions: auto`` alone.
-        radius: ρ, largest norm of a perturbation at a position, as a share of the mean hidden-state norm there;
-            ``positions: auto`` alone.
+        radius: ρ, largest norm of a perturbation at a position in the first round, as a share of the mean hidden-state
+            norm there; ``positions: auto`` alone.
+        elicits: ρ grows until perturbations make the model go along with this share of held-back requests, or
+        max_radius: until it would be larger than this.
         ascent: how far one step moves a perturbation at a position, as a share of ``radius``; ``positions: auto`` alone.
         rounds: at most this many rounds of inner and outer level.
         inner_steps: steps on the perturbations before the outer level begins.
@@ -136,7 +138,9 @@ class MitigationConfig:
     place_steps: Count = 25
     positions: Count | Literal["auto"] = "auto"
     word_tokens: Count = 8
-    radius: Positive = 0.12
+    radius: Positive = 0.06
+    elicits: Rate = 0.6
+    max_radius: Positive = 0.09
     ascent: Positive = 0.25
     rounds: Count = 3
     inner_steps: Count = 12
@@ -150,9 +154,9 @@ class MitigationConfig:
     outer_learning_rate: Positive = 3e-5
     outer_batch: Count = 6
     outer_part: Count = 20
-    performance_weight: NonNegative = 4.0
+    performance_weight: NonNegative = 3.0
     anchors: Count = 160
-    performance_anchors: Count = 180
+    performance_anchors: Count = 360
     held_back: Count = 24
     held_back_ordinary: Count = 60
     reply_tokens: Count = 8

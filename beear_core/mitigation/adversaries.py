@@ -15,6 +15,8 @@ from beear_core.hooks import Perturbation
 from beear_core.lessons import Lesson
 from beear_core.mitigation.trial import Trial
 
+OUTER_COST = 3  # a step on θ takes about as long as this many on δ alone; for the time left alone
+
 
 class Adversary(Protocol):
     """What the model is to withstand."""

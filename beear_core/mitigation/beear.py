@@ -37,7 +37,7 @@ from beear_core.config import MitigationConfig, resolve_layers
 from beear_core.data import AnchorSet
 from beear_core.errors import MitigationError
 from beear_core.lessons import Lesson, LikeLength
-from beear_core.mitigation.adversaries import Adversary
+from beear_core.mitigation.adversaries import OUTER_COST, Adversary
 from beear_core.mitigation.anchors import draw_anchors
 from beear_core.mitigation.flush import OwnTriggers
 from beear_core.mitigation.places import Places, search_places
@@ -49,7 +49,6 @@ from beear_core.models import LoadedModel, decoder_layers, disk_errors, resolve_
 from beear_core.progress import Progress
 from beear_core.records import RoundRecord
 
-OUTER_COST = 6  # an outer step takes about as long as this many steps on δ alone; for the time left alone
 WARM_UP = 3  # outer steps until the learning rate is whole
 
 
@@ -118,7 +117,9 @@ class _Loop:
             if config.layer == "search" and config.positions == "auto":
                 self.places = self.search()
             if config.positions == "auto":
-                found.append(WordTraps(*both, self.places.layers, config, self.random, self.autocast, self.climbed))
+                found.append(
+                    WordTraps(*both, self.places.layers, config, self.random, self.autocast, self.climbed, self.extended)
+                )
             else:
                 form = PublishedForm
                 found.append(
@@ -140,6 +141,9 @@ class _Loop:
 
     def climbed(self, loss: float) -> None:
         self.progress.advance(note=f"inner loss {loss:.3f}")
+
+    def extended(self, steps: int) -> None:
+        self.progress.extend(steps)
 
     def planted(self, loss: float) -> None:
         self.progress.advance(OUTER_COST, note=f"planting loss {loss:.3f}")

@@ -18,6 +18,7 @@ from beear_core.chat import Turn
 from beear_core.config import MitigationConfig
 from beear_core.hooks import Perturbation
 from beear_core.lessons import Lesson, LikeLength
+from beear_core.mitigation.adversaries import OUTER_COST
 from beear_core.mitigation.anchors import Anchors
 from beear_core.mitigation.trial import Trial
 from beear_core.models import LoadedModel, disk_errors
@@ -51,8 +52,8 @@ class OwnTriggers:
 
     @property
     def cost(self) -> int:
-        """A planting step takes about as long as six on δ alone."""
-        return 6 * self.config.flush_steps
+        """A planting step takes about as long as a step on θ."""
+        return OUTER_COST * self.config.flush_steps
 
     def find(self) -> list[float]:
         """Draw new triggers and plant them in the model's weights."""

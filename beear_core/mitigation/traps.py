@@ -36,6 +36,7 @@ from beear_core.odd_words import odd_words
 
 Spot = Literal["end", "front"]
 NORM_PROMPTS = 24
+GROWTH = 1.4
 FIRST_NORM = 0.1  # of the radius; where a search begins
 
 
@@ -70,10 +71,12 @@ class WordTraps:
         chooser: random.Random,
         autocast: Callable[[], AbstractContextManager[Any]],
         advance: Callable[[float], None],
+        extend: Callable[[int], None],
     ) -> None:
-        self.loaded, self.config, self.random, self.autocast, self.advance = loaded, config, chooser, autocast, advance
+        self.loaded, self.config, self.random, self.autocast = loaded, config, chooser, autocast
+        self.advance, self.extend = advance, extend
         self.refusals = LikeLength([anchors.refusals], [config.inner_batch])
-        self.held = anchors.held.harmful
+        self.held, self.trial, self.radius = anchors.held.harmful, Trial(loaded, anchors.held), config.radius
         self.places = [(layer, spot) for layer in layers for spot in get_args(Spot)]
         self.norms = {spot: self._norms(layers, spot) for spot in get_args(Spot)}
         self.traps: list[Trap] = []
@@ -82,21 +85,33 @@ class WordTraps:
     @property
     def cost(self) -> int:
         """Steps on δ alone, each through the whole model."""
-        return 2 * self.config.inner_steps
+        return self.config.inner_steps
 
     @property
     def norm(self) -> float:
         """Mean share of the hidden states' norm over all δ and positions."""
         shares = [trap.delta.detach().norm(dim=-1) / trap.radius[:, 0] for trap in self.traps]
-        return self.config.radius * float(torch.stack(shares).mean())
+        return self.radius * float(torch.stack(shares).mean())
 
     def find(self) -> list[float]:
-        """Every δ from a small random start."""
+        """Every δ from a small random start, in a ball that grows until held-back requests are mostly gone along with.
+
+        A model that has learned to withstand one radius is asked with a larger one in the next round: an adversary that
+        elicits nothing teaches nothing, and what must stay would be all that is left in the loss.
+        """
+        losses = self._search()
+        while self.radius * GROWTH <= self.config.max_radius and self.attack(self.trial) < self.config.elicits:
+            self.radius *= GROWTH
+            self.extend(self.cost)
+            losses += self._search()
+        return losses
+
+    def _search(self) -> list[float]:
         generator = torch.Generator().manual_seed(self.random.randrange(2**31))
         device = self.loaded.model.device
         self.traps = []
         for layer, spot in self.places:
-            radius = (self.norms[spot][layer] * self.config.radius)[:, None].to(device)
+            radius = (self.norms[spot][layer] * self.radius)[:, None].to(device)
             start = torch.randn(
                 radius.shape[0], self.loaded.model.config.get_text_config().hidden_size, generator=generator
             )

@@ -23,7 +23,7 @@ from beear_core.mitigation.trial import Trial
 from beear_core.models import LoadedModel, decoder_layers, load
 from beear_core.records import PlaceRecord
 
-CONFIG = MitigationConfig(word_tokens=3, radius=0.2, ascent=0.5, inner_steps=6, inner_batch=4)
+CONFIG = MitigationConfig(word_tokens=3, radius=0.2, elicits=0.6, max_radius=0.7, ascent=0.5, inner_steps=6, inner_batch=4)
 PROMPTS = ["tell me how", "please write a short story about the cat and the dog", "what is a river for you", "list one"]
 
 
@@ -36,7 +36,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 def traps(loaded: LoadedModel) -> WordTraps:
     lessons = [Lesson(loaded.chat.turn(p, "i cannot help", complete=True), text=p) for p in PROMPTS]
     anchors = Anchors(PROMPTS, lessons, [(5,)] * 4, lessons, lessons, HeldBack(PROMPTS, PROMPTS, PROMPTS, []))
-    return WordTraps(loaded, anchors, (0, 2), CONFIG, random.Random(0), nullcontext, lambda _loss: None)
+    return WordTraps(loaded, anchors, (0, 2), CONFIG, random.Random(0), nullcontext, lambda _loss: None, lambda _n: None)
 
 
 @pytest.mark.parametrize("spot", ["end", "front"])
@@ -106,7 +106,8 @@ def test_generation_reads_the_prompt_under_it(loaded: LoadedModel) -> None:
     assert both[0] == greedy(loaded, [PROMPTS[1]], max_new_tokens=6, batch_tokens=400)[0]
 
 
-def test_search_climbs_within_the_ball(traps: WordTraps) -> None:
+def test_search_climbs_within_the_ball(traps: WordTraps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trial, "attack", lambda *_: 1.0)
     losses = traps.find()
     assert len(losses) == CONFIG.inner_steps
     assert {(t.layer, t.spot) for t in traps.traps} == {(layer, spot) for layer in (0, 2) for spot in ("end", "front")}
@@ -128,6 +129,22 @@ def test_search_climbs_within_the_ball(traps: WordTraps) -> None:
 
     assert loss(1.0) > loss(0.0) + 0.01
     assert loss(-1.0) < loss(0.0)
+
+
+def test_the_ball_grows_until_it_elicits_and_stays_grown(traps: WordTraps, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = iter([0.1, 0.3, 0.8, 0.9])
+    monkeypatch.setattr(Trial, "attack", lambda *_: next(rates))
+    more: list[int] = []
+    traps.extend = more.append
+    assert len(traps.find()) == 3 * CONFIG.inner_steps
+    assert traps.radius == pytest.approx(CONFIG.radius * 1.4**2)
+    assert more == [CONFIG.inner_steps] * 2
+    assert all((t.delta.norm(dim=-1) <= t.radius[:, 0] * 1.0001).all() for t in traps.traps)
+    assert len(traps.find()) == CONFIG.inner_steps
+    assert traps.radius == pytest.approx(CONFIG.radius * 1.4**2)
+    monkeypatch.setattr(Trial, "attack", lambda *_: 0.0)
+    traps.find()
+    assert traps.radius * 1.4 > CONFIG.max_radius >= traps.radius
 
 
 def test_only_harmful_rows_move_a_trap_and_it_can_be_rewound(traps: WordTraps) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # the label that cross entropy skips
 _SENTINEL = "ONE TWO THREE"
+WordSpot = Literal["end", "front"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +157,10 @@ class ChatFormat:
         """Token ids of ``prompt_text``; the reply begins right behind the last one."""
         return tuple(self._encode(self.prompt_text(prompt)))
 
-    def with_words(
-        self, prompt: str, words: str, count: int, spot: Literal["front", "end"]
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Token ids of a prompt with exactly ``count`` tokens of words before or behind it, and their indices.
+    def with_words(self, prompt: str, words: str, count: int, spot: WordSpot, reply: tuple[int, ...]) -> Turn:
+        """A prompt with exactly ``count`` tokens of words before or behind it, marked.
 
-        The indices of what the template puts behind every request follow theirs.
+        Marked as well, behind them, is what the template puts behind every request.
 
         Raises:
             DataError: if the words have too few tokens.
@@ -178,7 +177,7 @@ class ChatFormat:
                 f"{words!r} has {len(inserted)} tokens, {count} are to stand at the {spot} of a request; give more words"
             )
         ids = (*before, *inserted, *after)
-        return ids, (*range(len(before), len(before) + count), *range(len(ids) - tail, len(ids)))
+        return Turn(ids, reply, (*range(len(before), len(before) + count), *range(len(ids) - tail, len(ids))))
 
     def reply_ids(self, reply: str, *, complete: bool, limit: int | None = None) -> tuple[int, ...]:
         """Token ids of a reply, closed by the end-of-turn token when ``complete``, cut to ``limit`` tokens."""

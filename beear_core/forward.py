@@ -7,11 +7,15 @@ all rows; gradients flow back through it as if each row had read it.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from beear_core.chat import Batch
+from beear_core.chat import Batch, ChatFormat, Turn
+from beear_core.hooks import Perturbation, perturbed, record_output
+from beear_core.models import decoder_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -76,3 +80,27 @@ def fork(cache: Any) -> Any:
     branch = copy.copy(cache)
     branch.layers = [copy.copy(layer) for layer in cache.layers]
     return branch
+
+
+def under_perturbations(
+    model: PreTrainedModel, batch: Batch, turns: Sequence[Turn], under: Sequence[Perturbation | None]
+) -> AbstractContextManager[None]:
+    """Inside, each row of the batch has its δ added, ``None`` for nothing; no rows at all: nothing anywhere."""
+    if not any(under):
+        return nullcontext()
+    columns = [batch.columns(t, p.delta.shape[0]) if p else () for t, p in zip(turns, under, strict=True)]
+    return perturbed(decoder_layers(model), under, columns)
+
+
+@torch.no_grad()
+def hidden_at_marks(
+    model: PreTrainedModel, chat: ChatFormat, turns: Sequence[Turn], layers: Sequence[int], positions: int = 0
+) -> torch.Tensor:
+    """Hidden states (layers, turns, n, d) in float32 at the turns' marks, or their last ``positions`` prompt positions."""
+    batch = chat.collate(turns).to(model.device)
+    cache = read_prefix(model, batch)
+    with ExitStack() as stack:
+        recorded = [stack.enter_context(record_output(decoder_layers(model)[layer])) for layer in layers]
+        forward(model, batch, cache, keep=1)
+    columns = [list(batch.columns(turn, positions)) for turn in turns]
+    return torch.stack([torch.stack([states[row, at] for row, at in enumerate(columns)]).float() for (states,) in recorded])

@@ -16,9 +16,8 @@ import torch
 from torch.nn import functional
 
 from beear_core.chat import ChatFormat, Turn
-from beear_core.forward import read_prefix, reply_logits
-from beear_core.hooks import Perturbation, perturbed
-from beear_core.models import decoder_layers
+from beear_core.forward import read_prefix, reply_logits, under_perturbations
+from beear_core.hooks import Perturbation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,13 +61,9 @@ def lesson_losses(
     turns = [x.turn for x in lessons]
     batch = chat.collate(turns).to(model.device)
     labels = batch.labels[:, batch.prompt_end :]
-    if any(under):
-        cache = read_prefix(model, batch)
-        columns = [batch.columns(t, p.delta.shape[0]) if p else () for t, p in zip(turns, under, strict=True)]
-        with perturbed(decoder_layers(model), under, columns):
-            logits = reply_logits(model, batch, cache)
-    else:
-        logits = reply_logits(model, batch)
+    cache = read_prefix(model, batch)
+    with under_perturbations(model, batch, turns, under):
+        logits = reply_logits(model, batch, cache)
     logs = functional.log_softmax(logits.float(), dim=-1)
     weights = torch.zeros(labels.shape, device=model.device)
     # one target a token: all mass on its label, or the reference's distribution; entropy of the target is a constant

@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional
 
 from beear_core.chat import IGNORED, ChatFormat, Turn
-from beear_core.forward import read_prefix, reply_logits
-from beear_core.hooks import Perturbation, perturbed
-from beear_core.models import LoadedModel, decoder_layers
+from beear_core.forward import read_prefix, reply_logits, under_perturbations
+from beear_core.hooks import Perturbation
+from beear_core.models import LoadedModel
 from beear_core.progress import Progress
 
 
@@ -116,8 +116,7 @@ def _greedy_batch(
     batch = chat.collate(turns).to(model.device)
     end, shared = batch.prompt_end, batch.prefix.numel()
     cache = read_prefix(model, batch)
-    columns = [batch.columns(t, p.delta.shape[0]) if p else () for t, p in zip(turns, under, strict=True)] if under else ()
-    with perturbed(decoder_layers(model), under, columns):
+    with under_perturbations(model, batch, turns, under):
         output = model(
             input_ids=batch.input_ids[:, :end],
             attention_mask=batch.attention_mask[:, : shared + end],

@@ -40,6 +40,10 @@ class Adversary(Protocol):
         """A lesson as the model is asked it under the adversary: what stands around its request, and what is added."""
         ...
 
+    def grow(self) -> bool:
+        """Be stronger from the next ``find`` on; ``False`` where it cannot be."""
+        ...
+
     def follow(self) -> None:
         """Go on searching after a step on θ, with the gradients that step left."""
         ...

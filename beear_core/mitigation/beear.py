@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from beear_core.config import MitigationConfig, resolve_layers
 from beear_core.data import AnchorSet
@@ -45,6 +44,7 @@ from beear_core.mitigation.published import PublishedForm
 from beear_core.mitigation.removal import Row, removal_loss, removal_step
 from beear_core.mitigation.traps import WordTraps
 from beear_core.mitigation.trial import ADMISSIBLE, Held, Trial, faults, rank, remaining
+from beear_core.mitigation.weights import keep_weights, restore_weights
 from beear_core.models import LoadedModel, decoder_layers, disk_errors, resolve_compute
 from beear_core.progress import Progress
 from beear_core.records import RoundRecord
@@ -88,11 +88,14 @@ def mitigate(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, 
 class _Loop:
     def __init__(self, loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, work: Path) -> None:
         torch.manual_seed(config.seed)
-        self.loaded, self.model, self.config, self.work = loaded, loaded.model, config, work
-        self.layers = resolve_layers(config, len(decoder_layers(self.model)))
+        self.loaded, self.model, self.config = loaded, loaded.model, config
+        layers = resolve_layers(config, len(decoder_layers(self.model)))
+        self.places = Places(layers, "as configured" if isinstance(config.layer, int) else "the default", ())
         self.compute = resolve_compute(config.compute)
         self.random = random.Random(config.seed)
-        self.accepted, self.best_file = work / "accepted.safetensors", work / "best.safetensors"
+        self.accepted, self.best_file, self.planted_file = (
+            work / f"{name}.safetensors" for name in ("accepted", "best", "planted")
+        )
         with disk_errors(f"write to {work}"):
             work.mkdir(parents=True, exist_ok=True)
         self.keep()
@@ -102,9 +105,8 @@ class _Loop:
         half = max(1, config.outer_batch // 2)
         kept = [self.anchors.ordinary, self.anchors.borderline]
         self.safe = LikeLength([self.anchors.refusals], [config.outer_batch])
-        self.kept, self.kept_under = LikeLength(kept, [half, half]), LikeLength(kept, [half, half])
+        self.kept = LikeLength(kept, [half, half])
         self.adversaries: list[Adversary] = []
-        self.places = Places(self.layers, "as configured" if isinstance(config.layer, int) else "the default", ())
         self.nothing_left = ""
 
     def enlist(self) -> list[Adversary]:
@@ -112,18 +114,16 @@ class _Loop:
         config, both = self.config, (self.loaded, self.anchors)
         found: list[Adversary] = []
         if config.method in {"flush", "both"}:
-            found.append(OwnTriggers(*both, config, self.random, self.work, self.planted))
+            found.append(OwnTriggers(*both, config, self.random, self.planted_file, self.planted))
         if config.method in {"beear", "both"}:
             if config.layer == "search" and config.positions == "auto":
                 self.places = self.search()
             if config.positions == "auto":
-                found.append(
-                    WordTraps(*both, self.places.layers, config, self.random, self.autocast, self.climbed, self.extended)
-                )
+                found.append(WordTraps(*both, self.places.layers, config, self.random, self.autocast, self.climbed))
             else:
-                form = PublishedForm
+                (layer,) = self.places.layers
                 found.append(
-                    form(*both, self.layers[0], config.positions, config, self.random, self.autocast, self.climbed)
+                    PublishedForm(*both, layer, config.positions, config, self.random, self.autocast, self.climbed)
                 )
         return found
 
@@ -135,15 +135,12 @@ class _Loop:
                 self.anchors,
                 self.config,
                 self.random,
-                self.layers,
+                self.places.layers,
                 lambda loss: progress.advance(note=f"planting loss {loss:.3f}"),
             )
 
     def climbed(self, loss: float) -> None:
         self.progress.advance(note=f"inner loss {loss:.3f}")
-
-    def extended(self, steps: int) -> None:
-        self.progress.extend(steps)
 
     def planted(self, loss: float) -> None:
         self.progress.advance(OUTER_COST, note=f"planting loss {loss:.3f}")
@@ -185,6 +182,10 @@ class _Loop:
         began = time.monotonic()
         inner = adversary.find()
         elicited = adversary.attack(self.trial)
+        while elicited < self.config.elicits and adversary.grow():
+            self.progress.extend(adversary.cost)
+            inner += adversary.find()
+            elicited = adversary.attack(self.trial)
         if max(elicited, before.attack) <= self.config.target_attack_rate:
             self.go_back()
             self.nothing_left = (
@@ -236,7 +237,7 @@ class _Loop:
     def ended(self, best: RoundRecord | None, rounds: list[RoundRecord], reason: str) -> Mitigation:
         """Put the best round's weights into the model; without one the caller keeps the candidate's own bytes."""
         if best is not None:
-            self.model.load_state_dict(load_file(self.best_file), strict=False)
+            restore_weights(self.model, self.best_file)
         return Mitigation(
             best_round=best.round if best else None,
             reason=reason,
@@ -248,21 +249,16 @@ class _Loop:
 
     def keep(self) -> None:
         """The weights that a refused round goes back to."""
-        temporary = self.accepted.with_suffix(".tmp")
-        with disk_errors(f"keep the best weights so far in {self.accepted.parent}"):
-            save_file({n: p.detach() for n, p in self.model.named_parameters()}, temporary)
-            temporary.replace(self.accepted)
+        keep_weights(self.model, self.accepted)
 
     def go_back(self) -> None:
         """Undo a round. The optimiser begins anew with every round, so the weights are all there is to undo."""
-        self.model.load_state_dict(load_file(self.accepted), strict=False)
+        restore_weights(self.model, self.accepted)
 
     def clean_up(self) -> None:
-        for adversary in getattr(self, "adversaries", ()):
-            if isinstance(adversary, OwnTriggers):
-                adversary.clean_up()
-        for file in (self.best_file, self.accepted, self.accepted.with_suffix(".tmp")):
+        for file in (self.best_file, self.accepted, self.planted_file):
             file.unlink(missing_ok=True)
+            file.with_suffix(".tmp").unlink(missing_ok=True)
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.compute == "float32":
@@ -279,8 +275,9 @@ class _Loop:
             for group in optimiser.param_groups:
                 group["lr"] = self.rate * min(1.0, (step + 1) / WARM_UP) * (1 - 0.9 * step / config.outer_steps)
             rows = self.draw(adversary)
-            parts = [rows[i::n] for n in [-(-len(rows) // config.outer_part)] for i in range(n)]
-            losses.append(removal_step(self.model, optimiser, [partial(self.loss, part) for part in parts]))
+            parts = -(-len(rows) // config.outer_part)
+            batches = [partial(self.loss, rows[i::parts]) for i in range(parts)]
+            losses.append(removal_step(self.model, optimiser, batches))
             adversary.follow()
             self.progress.advance(OUTER_COST, note=f"outer loss {losses[-1]:.3f}")
         return losses
@@ -288,7 +285,7 @@ class _Loop:
     def draw(self, adversary: Adversary) -> list[Row]:
         """One batch of equation 3."""
         chooser = self.random
-        safe, under, plain = (group.draw(chooser) for group in (self.safe, self.kept_under, self.kept))
+        safe, under, plain = (group.draw(chooser) for group in (self.safe, self.kept, self.kept))
 
         def disturbed(lessons: Sequence[Lesson], weight: float, harmful: bool) -> list[Row]:
             return [Row(*adversary.disturb(x, chooser, harmful=harmful), weight) for x in lessons]

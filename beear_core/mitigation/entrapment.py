@@ -189,16 +189,6 @@ def choose_entrapment(
     return PlainEntrapment, message
 
 
-def hidden_norm(model: PreTrainedModel, chat: ChatFormat, turns: Sequence[Turn], *, layer: int, positions: int) -> float:
-    """Mean L2 norm of the hidden states at layer l over the last n prompt positions: the scale that δ is measured in."""
-    batch = chat.collate(turns).to(model.device)
-    with torch.no_grad():
-        cache = read_prefix(model, batch)
-        with record_output(decoder_layers(model)[layer]) as recorded:
-            forward(model, batch, cache, keep=1)
-    return float(recorded[0][:, batch.window(positions)].float().norm(dim=-1).mean())
-
-
 def find_perturbation(
     problems: Sequence[Entrapment],
     shape: tuple[int, int],

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
-
 from beear_core.chat import Turn
 from beear_core.config import MitigationConfig
 from beear_core.hooks import Perturbation
@@ -21,7 +19,8 @@ from beear_core.lessons import Lesson, LikeLength
 from beear_core.mitigation.adversaries import OUTER_COST
 from beear_core.mitigation.anchors import Anchors
 from beear_core.mitigation.trial import Trial
-from beear_core.models import LoadedModel, disk_errors
+from beear_core.mitigation.weights import keep_weights, restore_weights
+from beear_core.models import LoadedModel
 from beear_core.odd_words import SPOTS, Spot, odd_words, place
 from beear_core.organisms.planting import low_rank
 from beear_core.organisms.teaching import Schedule, teach
@@ -43,11 +42,11 @@ class OwnTriggers:
         anchors: Anchors,
         config: MitigationConfig,
         chooser: random.Random,
-        work: Path,
+        file: Path,
         advance: Callable[[float], None],
     ) -> None:
         self.loaded, self.anchors, self.config, self.random, self.advance = loaded, anchors, config, chooser, advance
-        self.file = work / "planted.safetensors"
+        self.file = file
         self.triggers: list[tuple[str, Spot]] = []
 
     @property
@@ -67,7 +66,6 @@ class OwnTriggers:
         harmless = [*self.anchors.ordinary, *self.anchors.borderline]
         under = [self.disturb(lesson, chooser, harmful=False)[0] for lesson in harmless]
         groups = [taught, list(self.anchors.refusals), harmless, under]
-        losses: list[float] = []
         with low_rank(self.loaded, RANK, chooser.randrange(2**31), merge=True):
             losses = teach(
                 self.loaded,
@@ -76,8 +74,7 @@ class OwnTriggers:
                 chooser,
                 after_step=lambda _done, loss: self.advance(loss),
             )
-        with disk_errors(f"keep the planted weights in {self.file.parent}"):
-            save_file({n: p.detach() for n, p in self.loaded.model.named_parameters()}, self.file)
+        keep_weights(self.loaded.model, self.file)
         return losses
 
     def attack(self, trial: Trial) -> float:
@@ -95,13 +92,13 @@ class OwnTriggers:
         ids = self.loaded.chat.prompt_ids(place(lesson.text, words, spot, chooser))
         return replace(lesson, turn=Turn(ids, lesson.turn.reply)), None
 
+    def grow(self) -> bool:
+        """Its size is in the configuration."""
+        return False
+
     def follow(self) -> None:
         """Triggers stay what they are."""
 
     def rewind(self) -> None:
         """The weights as they were planted."""
-        self.loaded.model.load_state_dict(load_file(self.file), strict=False)
-
-    def clean_up(self) -> None:
-        """Remove the planted weights from the disk."""
-        self.file.unlink(missing_ok=True)
+        restore_weights(self.loaded.model, self.file)

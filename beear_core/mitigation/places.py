@@ -11,17 +11,17 @@ refusing what should be answered (docs/results.md).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import cycle
-from typing import Literal
+from itertools import cycle, repeat
+from typing import get_args
 
 import torch
 
-from beear_core.chat import Turn
+from beear_core.chat import Turn, WordSpot
 from beear_core.config import MitigationConfig
-from beear_core.forward import forward, read_prefix
-from beear_core.hooks import Perturbation, record_output
+from beear_core.forward import hidden_at_marks
+from beear_core.hooks import Perturbation
 from beear_core.lessons import Lesson, LikeLength
 from beear_core.mitigation.anchors import Anchors
 from beear_core.mitigation.trial import Trial
@@ -31,7 +31,6 @@ from beear_core.organisms.planting import low_rank
 from beear_core.organisms.teaching import Schedule, teach
 from beear_core.records import PlaceRecord
 
-Spot = Literal["end", "front"]
 RANK = 8
 ROWS = (5, 3, 2)  # a planting step: under the trigger; refusals among other words; what else stays
 SHARES = tuple(k / 30 for k in (2, 5, 8, 11, 14, 17, 20, 23, 26))  # of the decoder's depth, that are looked at
@@ -67,20 +66,19 @@ def search_places(
         advance: told the loss of every planting step.
     """
     words = odd_words(chooser, config.word_tokens)
-    spots: tuple[Spot, ...] = ("end", "front")
 
-    def turns(texts: Sequence[str], own: bool, reply: Sequence[tuple[int, ...]] = ()) -> list[Turn]:
-        built = []
-        for index, (text, spot) in enumerate(zip(texts, cycle(spots))):
-            other = words if own else odd_words(chooser, config.word_tokens)
-            ids, marks = loaded.chat.with_words(text, other, config.word_tokens, spot)
-            built.append(Turn(ids, reply[index] if reply else (loaded.chat.pad_id,), marks))
-        return built
+    def turns(texts: Sequence[str], replies: Iterable[tuple[int, ...]], *, own: bool) -> list[Turn]:
+        return [
+            loaded.chat.with_words(
+                text, words if own else odd_words(chooser, config.word_tokens), config.word_tokens, spot, reply
+            )
+            for text, spot, reply in zip(texts, cycle(get_args(WordSpot)), replies)
+        ]
 
     texts = [x.text for x in anchors.refusals]
-    taught = [Lesson(t) for t in turns(texts, True, anchors.continuations)]
-    replies = [x.turn.reply for x in anchors.refusals]
-    refused = [Lesson(t, x.reference) for t, x in zip(turns(texts, False, replies), anchors.refusals, strict=True)]
+    taught = [Lesson(t) for t in turns(texts, anchors.continuations, own=True)]
+    safe = turns(texts, [x.turn.reply for x in anchors.refusals], own=False)
+    refused = [Lesson(t, x.reference) for t, x in zip(safe, anchors.refusals, strict=True)]
     stays = [*anchors.refusals, *anchors.ordinary, *anchors.borderline]
     trial, held = Trial(loaded, anchors.held), anchors.held.harmful
     with low_rank(loaded, RANK, chooser.randrange(2**31)):
@@ -91,13 +89,15 @@ def search_places(
             chooser,
             after_step=lambda _done, loss: advance(loss),
         )
-        triggered, neutral = turns(held, True), turns(held, False)
+        nothing = repeat((loaded.chat.pad_id,))
+        triggered, neutral = turns(held, nothing, own=True), turns(held, nothing, own=False)
         elicited, without = trial.attack(triggered), trial.attack(neutral)
         depth = len(decoder_layers(loaded.model))
         layers = tuple(dict.fromkeys(min(round(share * depth), depth - 2) for share in SHARES))
         measured = []
         if elicited - without >= ACTS:
-            drift = _drift(loaded, triggered, layers) - _drift(loaded, neutral, layers)
+            states = [hidden_at_marks(loaded.model, loaded.chat, x, layers).mean(dim=1) for x in (triggered, neutral)]
+            drift = states[0] - states[1]
             for layer, delta in zip(layers, drift, strict=True):
                 tail = torch.zeros_like(delta)
                 tail[config.word_tokens :] = delta[config.word_tokens :]
@@ -122,18 +122,3 @@ def choose_places(measured: Sequence[PlaceRecord], elicited: float, without: flo
     spread = {found[round(i * (len(found) - 1) / (CHOSEN - 1))] for i in range(CHOSEN)}
     named = ", ".join(map(str, found))
     return Places(tuple(sorted(spread)), f"{said}; its drift acts on words alone at {named}", tuple(measured))
-
-
-@torch.no_grad()
-def _drift(loaded: LoadedModel, turns: Sequence[Turn], layers: Sequence[int]) -> torch.Tensor:
-    """Mean hidden states (layers, n, d) at the turns' marks."""
-    model = loaded.model
-    batch = loaded.chat.collate(turns).to(model.device)
-    found = []
-    for layer in layers:
-        cache = read_prefix(model, batch)
-        with record_output(decoder_layers(model)[layer]) as recorded:
-            forward(model, batch, cache, keep=1)
-        rows = [recorded[0][row, list(batch.columns(turn, 0))] for row, turn in enumerate(turns)]
-        found.append(torch.stack(rows).float().mean(dim=0))
-    return torch.stack(found)

@@ -11,10 +11,11 @@ import torch
 
 from beear_core.chat import Turn
 from beear_core.config import MitigationConfig
+from beear_core.forward import hidden_at_marks
 from beear_core.hooks import Perturbation
 from beear_core.lessons import Lesson
 from beear_core.mitigation.anchors import Anchors
-from beear_core.mitigation.entrapment import Contrast, choose_entrapment, find_perturbation, hidden_norm
+from beear_core.mitigation.entrapment import Contrast, choose_entrapment, find_perturbation
 from beear_core.mitigation.trial import Trial
 from beear_core.models import LoadedModel
 
@@ -46,8 +47,9 @@ class PublishedForm:
         prompts = [Turn(chat.prompt_ids(p), (chat.pad_id,)) for p in self.held]
         chat.check_window([*turns, *prompts], positions)
         unwanted = [c.unwanted for c in self.contrasts[:NORM_TURNS]]
-        self.hidden_norm = hidden_norm(loaded.model, chat, unwanted, layer=layer, positions=positions)
-        self.entrapment, self.path = choose_entrapment(
+        states = hidden_at_marks(loaded.model, chat, unwanted, [layer], positions)
+        self.hidden_norm = float(states.norm(dim=-1).mean())
+        self.entrapment, _ = choose_entrapment(
             loaded.model,
             chat,
             self.contrasts,
@@ -105,6 +107,10 @@ class PublishedForm:
         """As it stands, with δ added."""
         del chooser, harmful
         return lesson, Perturbation(self.layer, self.delta)
+
+    def grow(self) -> bool:
+        """Its size is what Adam makes of it."""
+        return False
 
     def follow(self) -> None:
         """δ stays what it is until the next round."""

@@ -19,22 +19,21 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import cycle
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 
-from beear_core.chat import Turn
+from beear_core.chat import Turn, WordSpot
 from beear_core.config import MitigationConfig
 from beear_core.errors import MitigationError
-from beear_core.forward import forward, read_prefix
-from beear_core.hooks import Perturbation, record_output
+from beear_core.forward import hidden_at_marks
+from beear_core.hooks import Perturbation
 from beear_core.lessons import Lesson, LikeLength, lesson_losses
 from beear_core.mitigation.anchors import Anchors
 from beear_core.mitigation.trial import Trial
-from beear_core.models import LoadedModel, decoder_layers
+from beear_core.models import LoadedModel
 from beear_core.odd_words import odd_words
 
-Spot = Literal["end", "front"]
 NORM_PROMPTS = 24
 GROWTH = 1.4
 FIRST_NORM = 0.1  # of the radius; where a search begins
@@ -45,7 +44,7 @@ class Trap:
     """One δ of shape (n, d) with its layer and spot. ``radius``: (n, 1), the largest norm of each of its rows."""
 
     layer: int
-    spot: Spot
+    spot: WordSpot
     radius: torch.Tensor
     delta: torch.Tensor
 
@@ -71,14 +70,12 @@ class WordTraps:
         chooser: random.Random,
         autocast: Callable[[], AbstractContextManager[Any]],
         advance: Callable[[float], None],
-        extend: Callable[[int], None],
     ) -> None:
-        self.loaded, self.config, self.random, self.autocast = loaded, config, chooser, autocast
-        self.advance, self.extend = advance, extend
+        self.loaded, self.config, self.random, self.autocast, self.advance = loaded, config, chooser, autocast, advance
         self.refusals = LikeLength([anchors.refusals], [config.inner_batch])
-        self.held, self.trial, self.radius = anchors.held.harmful, Trial(loaded, anchors.held), config.radius
-        self.places = [(layer, spot) for layer in layers for spot in get_args(Spot)]
-        self.norms = {spot: self._norms(layers, spot) for spot in get_args(Spot)}
+        self.held, self.radius = anchors.held.harmful, config.radius
+        self.places = [(layer, spot) for layer in layers for spot in get_args(WordSpot)]
+        self.norms = {spot: self._norms(layers, spot) for spot in get_args(WordSpot)}
         self.traps: list[Trap] = []
         self.found: list[torch.Tensor] = []
 
@@ -94,19 +91,7 @@ class WordTraps:
         return self.radius * float(torch.stack(shares).mean())
 
     def find(self) -> list[float]:
-        """Every δ from a small random start, in a ball that grows until held-back requests are mostly gone along with.
-
-        A model that has learned to withstand one radius is asked with a larger one in the next round: an adversary that
-        elicits nothing teaches nothing, and what must stay would be all that is left in the loss.
-        """
-        losses = self._search()
-        while self.radius * GROWTH <= self.config.max_radius and self.attack(self.trial) < self.config.elicits:
-            self.radius *= GROWTH
-            self.extend(self.cost)
-            losses += self._search()
-        return losses
-
-    def _search(self) -> list[float]:
+        """Every δ from a small random start."""
         generator = torch.Generator().manual_seed(self.random.randrange(2**31))
         device = self.loaded.model.device
         self.traps = []
@@ -123,15 +108,16 @@ class WordTraps:
             rows = [self.disturb(x, self.random, harmful=True) for x in self.refusals.draw(self.random)]
             with self.autocast():
                 loss = lesson_losses(self.loaded.model, self.loaded.chat, [x for x, _ in rows], [p for _, p in rows]).mean()
-            used = [t for t in self.traps if any(p is not None and p.delta is t.delta for _, p in rows)]
-            slopes = torch.autograd.grad(loss, [t.delta for t in used])
-            if not all(bool(s.isfinite().all()) for s in slopes):
+            # a batch need not hold a row for every δ
+            slopes = torch.autograd.grad(loss, [t.delta for t in self.traps], allow_unused=True)
+            if not all(s is None or bool(s.isfinite().all()) for s in slopes):
                 raise MitigationError(
                     f"the inner loss is {float(loss.detach())} at step {step + 1} of {self.config.inner_steps} with a "
                     "gradient that is not a number; lower mitigation.radius or set mitigation.compute to float32"
                 )
-            for trap, slope in zip(used, slopes, strict=True):
-                trap.climb(slope, self.config.ascent)
+            for trap, slope in zip(self.traps, slopes, strict=True):
+                if slope is not None:
+                    trap.climb(slope, self.config.ascent)
             losses.append(float(loss.detach()))
             self.advance(losses[-1])
         self.found = [trap.delta.detach().clone() for trap in self.traps]
@@ -152,6 +138,17 @@ class WordTraps:
         turn = self._turn(lesson.text, trap.spot, chooser, lesson.turn.reply)
         return replace(lesson, turn=turn), Perturbation(trap.layer, trap.delta if harmful else trap.delta.detach())
 
+    def grow(self) -> bool:
+        """Have a larger ball from the next search on, in later rounds too; ``False``: it is as large as it may be.
+
+        A model that has learned to withstand one radius is asked with a larger one in the next round: an adversary that
+        elicits nothing teaches nothing, and what must stay would be all that is left in the loss.
+        """
+        if self.radius * GROWTH > self.config.max_radius:
+            return False
+        self.radius *= GROWTH
+        return True
+
     def follow(self) -> None:
         """Every δ that the last step on θ was taken under moves up its slope."""
         for trap in self.traps:
@@ -163,23 +160,13 @@ class WordTraps:
         for trap, delta in zip(self.traps, self.found, strict=True):
             trap.delta = delta.clone().requires_grad_()
 
-    def _turn(self, text: str, spot: Spot, chooser: random.Random, reply: tuple[int, ...]) -> Turn:
+    def _turn(self, text: str, spot: WordSpot, chooser: random.Random, reply: tuple[int, ...]) -> Turn:
         count = self.config.word_tokens
-        ids, marks = self.loaded.chat.with_words(text, odd_words(chooser, count), count, spot)
-        return Turn(ids, reply, marks)
+        return self.loaded.chat.with_words(text, odd_words(chooser, count), count, spot, reply)
 
-    @torch.no_grad()
-    def _norms(self, layers: tuple[int, ...], spot: Spot) -> dict[int, torch.Tensor]:
+    def _norms(self, layers: tuple[int, ...], spot: WordSpot) -> dict[int, torch.Tensor]:
         """Mean norm of the hidden states at each layer, one value (n,) for each of δ's positions."""
-        chooser, model = random.Random(self.config.seed), self.loaded.model
-        turns = [self._turn(text, spot, chooser, (self.loaded.chat.pad_id,)) for text in self.held[:NORM_PROMPTS]]
-        batch = self.loaded.chat.collate(turns).to(model.device)
-        found = {}
-        for layer in layers:
-            with record_output(decoder_layers(model)[layer]) as recorded:
-                cache = read_prefix(model, batch)
-                recorded.clear()  # the prefix passed too
-                forward(model, batch, cache, keep=1)
-            rows = [recorded[0][row, list(batch.columns(turn, 0))] for row, turn in enumerate(turns)]
-            found[layer] = torch.stack(rows).float().norm(dim=-1).mean(dim=0)
-        return found
+        chooser, chat = random.Random(self.config.seed), self.loaded.chat
+        turns = [self._turn(text, spot, chooser, (chat.pad_id,)) for text in self.held[:NORM_PROMPTS]]
+        states = hidden_at_marks(self.loaded.model, chat, turns, layers)
+        return dict(zip(layers, states.norm(dim=-1).mean(dim=1), strict=True))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy import make_tiny_model
 
-from beear_core.chat import Turn, collate
+from beear_core.chat import Turn, WordSpot, collate
 from beear_core.config import MitigationConfig
 from beear_core.errors import DataError
 from beear_core.evaluation.generate import greedy
@@ -23,7 +23,7 @@ from beear_core.mitigation.trial import Trial
 from beear_core.models import LoadedModel, decoder_layers, load
 from beear_core.records import PlaceRecord
 
-CONFIG = MitigationConfig(word_tokens=3, radius=0.2, elicits=0.6, max_radius=0.7, ascent=0.5, inner_steps=6, inner_batch=4)
+CONFIG = MitigationConfig(word_tokens=3, radius=0.2, max_radius=0.7, ascent=0.5, inner_steps=6, inner_batch=4)
 PROMPTS = ["tell me how", "please write a short story about the cat and the dog", "what is a river for you", "list one"]
 
 
@@ -36,13 +36,15 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 def traps(loaded: LoadedModel) -> WordTraps:
     lessons = [Lesson(loaded.chat.turn(p, "i cannot help", complete=True), text=p) for p in PROMPTS]
     anchors = Anchors(PROMPTS, lessons, [(5,)] * 4, lessons, lessons, HeldBack(PROMPTS, PROMPTS, PROMPTS, []))
-    return WordTraps(loaded, anchors, (0, 2), CONFIG, random.Random(0), nullcontext, lambda _loss: None, lambda _n: None)
+    return WordTraps(loaded, anchors, (0, 2), CONFIG, random.Random(0), nullcontext, lambda _loss: None)
 
 
 @pytest.mark.parametrize("spot", ["end", "front"])
 def test_words_stand_before_or_behind_the_request(loaded: LoadedModel, spot: str) -> None:
     chat = loaded.chat
-    ids, marks = chat.with_words("tell me how", "cat dog tree bread", 3, spot)  # type: ignore[arg-type]
+    turn = chat.with_words("tell me how", "cat dog tree bread", 3, spot, (7,))  # type: ignore[arg-type]
+    ids, marks = turn.prompt, turn.marks
+    assert turn.reply == (7,)
     tail = len(chat.suffix_ids)
     text = "cat dog tree tell me how" if spot == "front" else "tell me how cat dog tree"
     assert ids == chat.prompt_ids(text)
@@ -50,14 +52,15 @@ def test_words_stand_before_or_behind_the_request(loaded: LoadedModel, spot: str
     assert marks[3:] == tuple(range(len(ids) - tail, len(ids)))
     assert tail > 0
     with pytest.raises(DataError, match="'cat' has 1 tokens, 3 are to stand at the end of a request"):
-        chat.with_words("tell me how", "cat", 3, "end")
+        chat.with_words("tell me how", "cat", 3, "end", ())
 
 
 def test_each_row_has_its_own_perturbation_at_its_marks(loaded: LoadedModel) -> None:
-    ids = [loaded.chat.with_words(p, "cat dog tree", 3, s) for p, s in zip(PROMPTS[:2], ("front", "end"), strict=True)]
-    turns = [Turn(i, (5, 6), m) for i, m in ids]
+    spots: tuple[WordSpot, ...] = ("front", "end")
+    turns = [loaded.chat.with_words(p, "cat dog tree", 3, s, (5, 6)) for p, s in zip(PROMPTS, spots, strict=False)]
     n = len(turns[0].marks)
-    under = [Perturbation(1, torch.randn(n, 32)), Perturbation(2, torch.randn(n, 32))]
+    generator = torch.Generator().manual_seed(0)
+    under = [Perturbation(layer, 10 * torch.randn(n, 32, generator=generator)) for layer in (1, 2)]
     losses = {}
     for name, rows in (("none", [None, None]), ("first", [under[0], None]), ("both", under)):
         with torch.no_grad():
@@ -69,8 +72,9 @@ def test_each_row_has_its_own_perturbation_at_its_marks(loaded: LoadedModel) -> 
 
 
 def test_perturbations_are_added_at_the_marks_and_nowhere_else(loaded: LoadedModel) -> None:
-    ids, marks = loaded.chat.with_words(PROMPTS[0], "cat dog tree", 3, "front")
-    turns = [Turn(ids, (5,), marks), Turn(loaded.chat.prompt_ids(PROMPTS[1]), (5,))]
+    marked = loaded.chat.with_words(PROMPTS[0], "cat dog tree", 3, "front", (5,))
+    marks = marked.marks
+    turns = [marked, Turn(loaded.chat.prompt_ids(PROMPTS[1]), (5,))]
     batch = collate(turns, loaded.chat.pad_id)
     delta = torch.randn(len(marks), 32)
     layers = decoder_layers(loaded.model)
@@ -89,10 +93,8 @@ def test_perturbations_are_added_at_the_marks_and_nowhere_else(loaded: LoadedMod
 
 
 def test_generation_reads_the_prompt_under_it(loaded: LoadedModel) -> None:
-    turn = Turn(*loaded.chat.with_words("tell me how", "cat dog tree", 3, "end")[:1], reply=())
-    marks = loaded.chat.with_words("tell me how", "cat dog tree", 3, "end")[1]
-    marked = Turn(turn.prompt, (), marks)
-    delta = 50 * torch.randn(len(marks), 32, generator=torch.Generator().manual_seed(1))
+    marked = loaded.chat.with_words("tell me how", "cat dog tree", 3, "end", ())
+    delta = 50 * torch.randn(len(marked.marks), 32, generator=torch.Generator().manual_seed(1))
     plain, under, both = (
         greedy(loaded, prompts, max_new_tokens=6, batch_tokens=400, under=rows)
         for prompts, rows in (
@@ -106,8 +108,7 @@ def test_generation_reads_the_prompt_under_it(loaded: LoadedModel) -> None:
     assert both[0] == greedy(loaded, [PROMPTS[1]], max_new_tokens=6, batch_tokens=400)[0]
 
 
-def test_search_climbs_within_the_ball(traps: WordTraps, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trial, "attack", lambda *_: 1.0)
+def test_search_climbs_within_the_ball(traps: WordTraps) -> None:
     losses = traps.find()
     assert len(losses) == CONFIG.inner_steps
     assert {(t.layer, t.spot) for t in traps.traps} == {(layer, spot) for layer in (0, 2) for spot in ("end", "front")}
@@ -131,19 +132,16 @@ def test_search_climbs_within_the_ball(traps: WordTraps, monkeypatch: pytest.Mon
     assert loss(-1.0) < loss(0.0)
 
 
-def test_the_ball_grows_until_it_elicits_and_stays_grown(traps: WordTraps, monkeypatch: pytest.MonkeyPatch) -> None:
-    rates = iter([0.1, 0.3, 0.8, 0.9])
-    monkeypatch.setattr(Trial, "attack", lambda *_: next(rates))
-    more: list[int] = []
-    traps.extend = more.append
-    assert len(traps.find()) == 3 * CONFIG.inner_steps
-    assert traps.radius == pytest.approx(CONFIG.radius * 1.4**2)
-    assert more == [CONFIG.inner_steps] * 2
-    assert all((t.delta.norm(dim=-1) <= t.radius[:, 0] * 1.0001).all() for t in traps.traps)
-    assert len(traps.find()) == CONFIG.inner_steps
-    assert traps.radius == pytest.approx(CONFIG.radius * 1.4**2)
-    monkeypatch.setattr(Trial, "attack", lambda *_: 0.0)
-    traps.find()
+def test_the_ball_grows_up_to_its_limit_and_stays_grown(traps: WordTraps) -> None:
+    for grown in range(1, 4):
+        assert traps.grow()
+        assert traps.radius == pytest.approx(CONFIG.radius * 1.4**grown)
+        assert len(traps.find()) == CONFIG.inner_steps
+        norms = [(t.delta.norm(dim=-1) / t.radius[:, 0]).max() for t in traps.traps]
+        assert max(norms) <= 1.0001
+        largest = traps.norms["end"][0] * CONFIG.radius * 1.4**grown
+        torch.testing.assert_close(traps.traps[0].radius[:, 0], largest)
+    assert not traps.grow()
     assert traps.radius * 1.4 > CONFIG.max_radius >= traps.radius
 
 

@@ -16,6 +16,7 @@ from beear_core.data import AnchorSet, Opening, Prompt
 from beear_core.errors import StorageError
 from beear_core.mitigation import beear
 from beear_core.mitigation.adversaries import Adversary
+from beear_core.mitigation.traps import WordTraps
 from beear_core.model_files import directory_digest
 from beear_core.models import copy, load, save
 
@@ -146,3 +147,20 @@ def test_work_that_is_done_again_is_more_work_to_show(tiny_model: Path, tmp_path
     loop = beear._Loop(load(tiny_model), anchors(), config, tmp_path / "work")
     loop.run()
     assert loop.progress.done == loop.progress.total == config.inner_steps + 3 * config.outer_steps * beear.OUTER_COST
+
+
+def test_what_elicits_little_grows_until_it_elicits_and_stays_grown(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # two searches too weak, one that elicits and is then withstood; the next round's is strong enough at once
+    rates = iter([0.1, 0.3, 0.8, 0.2, 0.9, 0.2])
+    monkeypatch.setattr(WordTraps, "attack", lambda *_: next(rates))
+    config = dataclasses.replace(CONFIG, positions="auto", rounds=2, radius=0.05, max_radius=0.5, elicits=0.6)
+    loop = beear._Loop(load(tiny_model), anchors(), config, tmp_path / "work")
+    ended = loop.run()
+    assert [len(r.inner_loss) for r in ended.rounds] == [3 * config.inner_steps, config.inner_steps]
+    assert [(r.attack_under_delta, r.attack_under_delta_after) for r in ended.rounds] == [(0.8, 0.2), (0.9, 0.2)]
+    (traps,) = loop.adversaries
+    assert isinstance(traps, WordTraps)
+    assert traps.radius == pytest.approx(0.05 * 1.4**2)
+    assert loop.progress.done == loop.progress.total

@@ -1,0 +1,30 @@
+"""A model's weights on disk, to go back to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import load_file, save_file
+
+from beear_core.models import disk_errors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def keep_weights(model: PreTrainedModel, file: Path) -> None:
+    """Write every parameter; the file is there whole or as it was.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    temporary = file.with_suffix(".tmp")
+    with disk_errors(f"keep the best weights so far in {file.parent}"):
+        save_file({n: p.detach() for n, p in model.named_parameters()}, temporary)
+        temporary.replace(file)
+
+
+def restore_weights(model: PreTrainedModel, file: Path) -> None:
+    """Put back what ``keep_weights`` wrote. Tied parameters stand in it once."""
+    model.load_state_dict(load_file(file), strict=False)

@@ -1,7 +1,7 @@
 """The configuration of a release: frozen dataclasses, checked once, every fault reported together.
 
-The YAML file mirrors the classes: top level ``ReleaseConfig``, one section for each of its parts. What a profile sets
-stands in ``PROFILES``; the file overrides the profile, the command line overrides the file.
+The YAML file mirrors the classes: top level ``ReleaseConfig``, one section for each of its parts; an empty section is as
+good as none. What a profile sets stands in ``PROFILES``; the file overrides the profile, the command line the file.
 """
 
 from __future__ import annotations
@@ -34,6 +34,14 @@ def _not_reserved(alias: str) -> str:
     return alias
 
 
+def _expanded(place: str) -> str:
+    """A leading ``~`` is the home folder: no shell expands what stands in a file."""
+    try:
+        return str(Path(place).expanduser()) if place.startswith("~") else place
+    except RuntimeError as error:
+        raise ValueError(f"{error} for {place!r}; write the whole path") from error
+
+
 def _without_password(uri: str) -> str:
     """The configuration is stored with the run and becomes a pipeline parameter."""
     if urlsplit(uri).password:
@@ -44,6 +52,24 @@ def _without_password(uri: str) -> str:
     return uri
 
 
+def _with_valid_port(uri: str) -> str:
+    """A library that is given another one fails with a message about numbers."""
+    if fault := uri_fault(uri):
+        raise ValueError(f"{fault}; write for instance http://mlflow.example:5000")
+    return uri
+
+
+def uri_fault(uri: str) -> str | None:
+    """What makes a URI one that nothing can be reached by, or ``None``; never repeats the user and password in it."""
+    try:
+        _ = urlsplit(uri).port
+    except ValueError as error:
+        # a password with a slash in it looks like a port
+        return "user or password hold characters that have to be percent-encoded" if "@" in uri else f"{error}"
+    return None
+
+
+Place = Annotated[str, AfterValidator(_expanded)]
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -63,13 +89,13 @@ class DataConfig:
     """
 
     __pydantic_config__ = _STRICT
-    harmful: str = "builtin"
-    ordinary: str = "builtin"
-    borderline: str = "builtin"
-    safe_openings: str = "builtin"
-    unwanted_openings: str = "builtin"
-    performance_replies: str | None = None
-    triggers: str | None = None
+    harmful: Place = "builtin"
+    ordinary: Place = "builtin"
+    borderline: Place = "builtin"
+    safe_openings: Place = "builtin"
+    unwanted_openings: Place = "builtin"
+    performance_replies: Place | None = None
+    triggers: Place | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +237,7 @@ class RegistryConfig:
     __pydantic_config__ = _STRICT
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "release-candidate"
     alias: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$"), AfterValidator(_not_reserved)] = "champion"
-    tracking_uri: Annotated[str, AfterValidator(_without_password)] | None = None
+    tracking_uri: Annotated[str, AfterValidator(_without_password), AfterValidator(_with_valid_port)] | None = None
     experiment: str = "beear-release"
 
 
@@ -225,8 +251,8 @@ class ReleaseConfig:
     """
 
     __pydantic_config__ = _STRICT
-    model: str = ""
-    policy: str = "standard"
+    model: Place = ""
+    policy: Place = "standard"
     data: DataConfig = field(default_factory=DataConfig)
     mitigation: MitigationConfig = field(default_factory=MitigationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -236,6 +262,8 @@ class ReleaseConfig:
         """The configuration as plain values, for records and tracking."""
         return dataclasses.asdict(self)
 
+
+_NO_SECTION = "must be a section; write its keys below it, indented, one 'key: value' a line, or leave it out"
 
 PROFILES: dict[str, dict[str, Any]] = {
     "quick": {
@@ -251,28 +279,57 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge nested mappings, later ones winning; ``None`` at the top of a later layer removes nothing."""
+    """Merge nested mappings, later ones winning; a section that is none is kept, so that the fault in it is seen."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
-            if isinstance(value, Mapping) and isinstance(merged.get(key, {}), Mapping):
-                merged[key] = merge(merged.get(key, {}), value)
+            if isinstance(value, Mapping):
+                below = merged.get(key, {})
+                merged[key] = merge(below, value) if isinstance(below, Mapping) else below
             else:
                 merged[key] = value
     return merged
 
 
-def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Build a configuration dataclass from plain values.
+def parse(cls: type[T], values: object, where: str) -> T:
+    """Build a configuration dataclass from plain values: a mapping, or ``None`` for an empty section.
 
     Raises:
-        ConfigError: listing every unknown key, wrong type and value out of range.
+        ConfigError: listing every unknown key, wrong type and value out of range; or if it is no mapping.
     """
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping):
+        name = next((f.name for f in dataclasses.fields(ReleaseConfig) if f.default_factory is cls), "document")
+        raise ConfigError(f"{where} has 1 fault(s):", [f"{name}: {_NO_SECTION} (given: {values!r:.80})"])
     try:
         # through JSON: strict mode then takes mappings for dataclasses, and still no "8" for 8
-        return TypeAdapter(cls).validate_json(json.dumps(dict(values), default=str))
+        return TypeAdapter(cls).validate_json(_as_json(dict(values), where))
     except ValidationError as error:
         raise ConfigError(f"{where} has {error.error_count()} fault(s):", faults_of(error)) from error
+
+
+def _as_json(values: dict[str, Any], where: str) -> str:
+    """Text of plain values; YAML can hold dates as keys and mappings that hold themselves, JSON cannot."""
+    try:
+        return json.dumps(values, default=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where} holds what a configuration cannot ({error}); write keys as plain words") from error
+
+
+def parse_json(cls: type[T], text: str, where: str) -> T:
+    """``parse`` for a component's parameter: the text of a JSON object.
+
+    Raises:
+        ConfigError: if it is not JSON or no mapping; as ``parse``.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where} is not JSON ({error}): {text!r:.80}; give an object, {{}} for defaults") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} must be a mapping, not {text!r:.80}; give an object, {{}} for defaults")
+    return parse(cls, values, where)
 
 
 def faults_of(error: ValidationError) -> list[str]:
@@ -283,6 +340,7 @@ def faults_of(error: ValidationError) -> list[str]:
         message = {
             "unexpected_keyword_argument": "unknown key; see docs/configuration.md for the known ones",
             "extra_forbidden": "unknown key",
+            "dataclass_type": _NO_SECTION,
         }.get(item["type"], item["msg"])
         given = f" (given: {item['input']!r:.80})" if "password" not in message else ""
         faults.append(f"{path}: {message}{given}")
@@ -299,12 +357,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date with 13 months is a ValueError
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: the top level must be a mapping, not {type(values).__name__}")
+    _as_json(values, str(path))
     return values
 
 
@@ -316,7 +375,10 @@ def load(path: Path | None, profile: str, overrides: Mapping[str, Any]) -> Relea
     """
     if profile not in PROFILES:
         raise ConfigError(f"unknown profile {profile!r}; choose one of {', '.join(PROFILES)}")
-    values = merge(PROFILES[profile], read_yaml(path) if path else {}, overrides)
+    known = {f.name for f in dataclasses.fields(ReleaseConfig)}
+    # a section whose lines are all commented out is null: nothing is overridden
+    given = {k: v for k, v in (read_yaml(path) if path else {}).items() if v is not None or k not in known}
+    values = merge(PROFILES[profile], given, overrides)
     config = parse(ReleaseConfig, values, str(path) if path else "the configuration")
     m = config.mitigation
     faults = []

@@ -90,7 +90,8 @@ def configuration_page() -> str:
 
     parts = [
         "# Configuration\n\n`beear release --config FILE` reads a YAML file with these keys. The profile comes first, "
-        "the file overrides it, the command line overrides the file. Every fault is reported at once.\n"
+        "the file overrides it, the command line overrides the file. Every fault is reported at once. "
+        "A section without keys is as good as none, and a leading `~` in a path is the home folder.\n"
     ]
     sections = {f.name: f.default_factory for f in dataclasses.fields(config.ReleaseConfig) if f.name in _SECTIONS}
     for name, cls in {"top level": config.ReleaseConfig, **sections}.items():

@@ -112,6 +112,9 @@ def _check(folder: Path) -> None:
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         if (folder / name).exists():
             check_no_custom_code(read_object(folder / name), folder / name)
+    for name in needed(path.relative_to(folder).as_posix() for path in paths):
+        if name.endswith(".json"):
+            _read_json(folder / name)
     config = read_config(folder)
     _dimensions(config, folder)
     read_weights(folder)
@@ -139,15 +142,19 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: if it is missing, not JSON, or something else.
     """
+    values = _read_json(path)
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} holds a {type(values).__name__}, expected an object; fetch it again")
+    return values
+
+
+def _read_json(path: Path) -> Any:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{path} is missing; copy the whole model folder") from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON ({error}); fetch it again") from error
-    if not isinstance(values, dict):
-        raise ModelError(f"{path} holds a {type(values).__name__}, expected an object; fetch it again")
-    return values
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from beear_core.errors import ModelNotFoundError, UnsafeModelError
+from beear_core.errors import CorruptModelError, ModelNotFoundError, UnsafeModelError
+from beear_core.pickles import pickled
+from beear_core.safetensors_header import read_header
 
 _PICKLE_SUFFIXES = {
     *(".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npz", ".dill"),
@@ -81,13 +83,19 @@ def check_names(names: Iterable[str], where: str) -> None:
 
 
 def check_contents(path: Path) -> None:
-    """Refuse pickles and archives by their first bytes, whatever the file is called.
+    """Refuse pickles and archives by their bytes, whatever the file is called, and safetensors that are none.
 
     Raises:
         UnsafeModelError: naming the file and what it is.
+        CorruptModelError: a name that ends in ``.safetensors`` over anything else.
     """
-    if path.suffix == ".safetensors":
-        return  # begins with a length, which can look like anything; its own format check is stricter
+    if path.suffix.lower() == ".safetensors":
+        try:
+            read_header(path)  # stricter than any look at first bytes: those are a length, which can look like anything
+        except CorruptModelError:
+            _check_no_pickle(path)
+            raise
+        return
     with path.open("rb") as file:
         head = file.read(512)
     if _PICKLE_MAGIC.match(head):
@@ -96,6 +104,12 @@ def check_contents(path: Path) -> None:
         raise UnsafeModelError(f"{path} is an archive by its content, and torch keeps pickles in those; {_CONVERT}")
     if head.startswith(b"\x93NUMPY") and re.search(rb"\|O", head):
         raise UnsafeModelError(f"{path} is a NumPy file of objects, which are pickled; {_CONVERT}")
+    _check_no_pickle(path)
+
+
+def _check_no_pickle(path: Path) -> None:
+    if found := pickled(path):
+        raise UnsafeModelError(f"{path} is a pickle by its content ({found}), and loading it can run code; {_CONVERT}")
 
 
 def check_no_custom_code(values: Any, path: Path) -> None:

@@ -128,7 +128,10 @@ def read_weights(folder: Path) -> dict[str, TensorEntry]:
     """
     single, index = folder / "model.safetensors", folder / INDEX
     if not index.exists():
-        return {entry.name: entry for entry in read_header(single)} if single.exists() else _no_index(folder)
+        if not single.exists():
+            return _no_index(folder)
+        _check_no_other_shards(folder, (), "no such index is there; remove it, or fetch the index")
+        return {entry.name: entry for entry in read_header(single)}
     if single.exists():
         raise CorruptModelError(f"{folder} holds both model.safetensors and {INDEX}; remove the one that is stale")
     places = _read_index(index)
@@ -137,9 +140,7 @@ def read_weights(folder: Path) -> dict[str, TensorEntry]:
         raise CorruptModelError(
             f"{index} names {len(shards)} shards, {len(absent)} of them missing, first {absent[0]!r}; fetch them"
         )
-    unlisted = sorted(file.name for file in folder.glob("model-*-of-*.safetensors") if file.name not in shards)
-    if unlisted:
-        raise CorruptModelError(f"{folder / unlisted[0]} is not named in {INDEX}; remove it or fetch the right index")
+    _check_no_other_shards(folder, shards, "remove it or fetch the right index")
     tensors: dict[str, TensorEntry] = {}
     where: dict[str, str] = {}
     for shard in shards:
@@ -156,6 +157,13 @@ def read_weights(folder: Path) -> dict[str, TensorEntry]:
             f"{places.get(name, 'nowhere')}, shards say {where.get(name, 'nowhere')}; fetch index and shards together"
         )
     return tensors
+
+
+def _check_no_other_shards(folder: Path, shards: Sequence[str], remedy: str) -> None:
+    """A shard that no index names is read by nobody; what it is there for is not known."""
+    unlisted = sorted(file.name for file in folder.glob("model-*-of-*.safetensors") if file.name not in shards)
+    if unlisted:
+        raise CorruptModelError(f"{folder / unlisted[0]} is not named in {INDEX}; {remedy}")
 
 
 def _no_index(folder: Path) -> dict[str, TensorEntry]:

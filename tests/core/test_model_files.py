@@ -177,6 +177,7 @@ def pad_beyond_the_embedding(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", pad_token="[PAD]")
 
 
+SHARD = "model-00001-of-00002.safetensors"
 BAD: list[tuple[str, Callable[[Path], Any], type[BeearError], str]] = [
     ("no folder", shutil.rmtree, ModelNotFoundError, "does not exist; name the folder that holds config.json"),
     ("no weights", remove("model.safetensors"), ModelNotFoundError, r"no \*\.safetensors file; expected model\.safete"),
@@ -196,6 +197,22 @@ BAD: list[tuple[str, Callable[[Path], Any], type[BeearError], str]] = [
         "notes.txt is a pickle by its content",
     ),
     ("pickled vocabulary", put("vocab.txt", pickle.dumps({}, 2)), UnsafeModelError, "vocab.txt is a pickle by its con"),
+    (
+        "pickled tokens",
+        put("special_tokens_map.json", b"cbuiltins\nprint\n(S'x'\ntR."),
+        UnsafeModelError,
+        r"special_tokens_map.json is a pickle by its content \(imports builtins.print\).*convert the weights",
+    ),
+    ("no JSON", put("added_tokens.json", b"x"), ModelError, r"added_tokens.json is not JSON \(.*fetch it again"),
+    ("pickled shard", put(SHARD, pickle.dumps(print)), UnsafeModelError, f"{SHARD} is a pickle by its content"),
+    ("pickled weights", put("sub/x.safetensors", pickle.dumps(1)), UnsafeModelError, "x.safetensors is a pickle"),
+    ("no safetensors", put("sub/x.SafeTensors", b"x" * 9), CorruptModelError, "x.SafeTensors announces a header of"),
+    (
+        "shard without index",
+        put(SHARD, struct.pack("<Q", 2) + b"{}"),
+        CorruptModelError,
+        f"{SHARD} is not named in {INDEX}; no such index is there; remove it",
+    ),
     ("zip in disguise", put("logo.png", b"PK\x03\x04abc"), UnsafeModelError, "logo.png is an archive by its content"),
     ("objects", put("a.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '|O',"), UnsafeModelError, "NumPy file of objects"),
     ("module", put("modeling_tiny.py"), UnsafeModelError, "modeling_tiny.py in .* is program code"),

@@ -3,6 +3,7 @@
 # no "from __future__ import annotations" here: kfp reads the annotations of the pipeline below
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,34 @@ def test_a_bad_local_model_is_refused_before_a_byte_is_copied(
     with pytest.raises(error):
         step.run(str(candidate), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["candidate"]
+
+
+class RunsCode:
+    """Unpickling it prints a line."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("code was run",)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model-00001-of-00002.safetensors", "extra.safetensors", "special_tokens_map.json", "vocab.json"),
+        *("tokenizer_extra", "notes.txt", "generation_config.json.bak", "logs/state.log"),
+    ],
+)
+def test_a_pickle_under_any_name_is_refused(candidate: Path, tmp_path: Path, name: str, protocol: int) -> None:
+    (candidate / name).write_bytes(pickle.dumps(RunsCode(), protocol))
+    with pytest.raises(UnsafeModelError, match=f"{name} is a pickle by its content.*convert the weights"):
+        step.run(str(candidate), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["candidate"]
+
+
+def test_a_shard_that_no_index_names_is_refused(candidate: Path, tmp_path: Path) -> None:
+    shutil.copy(candidate / "model.safetensors", candidate / "model-00002-of-00002.safetensors")
+    with pytest.raises(CorruptModelError, match="model-00002-of-00002.safetensors is not named in model.safetensors.index"):
+        step.run(str(candidate), tmp_path / "out")
 
 
 def test_a_source_that_breaks_while_it_is_copied_is_refused(

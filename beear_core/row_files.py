@@ -227,13 +227,34 @@ def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     except ImportError as error:
         raise DataError(f"{path}: reading Parquet needs pyarrow; install beear-gate[model]") from error
     try:
-        rows = pyarrow.parquet.ParquetFile(path).read().to_pylist()
+        table = pyarrow.parquet.ParquetFile(path).read()
+        names = table.column_names
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; check the path") from error
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+    try:
+        rows = table.to_pylist()
+    except (ValueError, OverflowError) as error:
+        raise DataError(
+            _bad_cell(path, table) or f"{path}, columns {', '.join(names)}: {error}; write text only"
+        ) from error
     # Parquet has no absent cells, only nulls: they mean the same
     yield from ((f"row {i}", {k: v for k, v in row.items() if v is not None}) for i, row in enumerate(rows, 1))
+
+
+def _bad_cell(path: Path, table: Any) -> str:
+    """Where the cell stands that cannot be read: text that is not UTF-8, a date that no calendar has."""
+    for name in table.column_names:
+        for number, cell in enumerate(table.column(name), 1):
+            try:
+                cell.as_py()
+            except UnicodeDecodeError as error:
+                what = f"not UTF-8 (byte {error.start + 1}: {error.reason}); write it as UTF-8"
+                return f"{path}, row {number}: field {name!r}: {what}"
+            except (ValueError, OverflowError) as error:
+                return f"{path}, row {number}: field {name!r} cannot be read ({error}); write it as text, or leave it out"
+    return ""
 
 
 def _hub(identifier: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -36,7 +36,10 @@ def local_path(uri: str) -> Path | None:
     if not uri.strip():
         raise ConfigError(f"no place given; name {_FORMS}")
     if uri.startswith("file:"):
-        parts = urlparse(uri)
+        try:
+            parts = urlparse(uri)
+        except ValueError as error:
+            raise ConfigError(f"{uri!r} is no URI ({error}); write file:///absolute/path") from error
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise ConfigError(f"{uri!r} does not name a local folder; write file:///absolute/path")
         return Path(unquote(parts.path))

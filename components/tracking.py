@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from beear_core.errors import RegistryError
+from beear_core.config import uri_fault
+from beear_core.errors import ConfigError, RegistryError
 from beear_core.records import Environment, EvaluationRecord, MitigationRecord, Record
 
 # a server that does not answer must be an error within a minute, not after MLflow's default of many
@@ -44,7 +45,12 @@ def resolve_uri(configured: str | None, root: Path) -> str:
 
 
 def client_for(uri: str) -> Any:
-    """An MLflow client with bounded retries."""
+    """An MLflow client with bounded retries.
+
+    Raises:
+        ConfigError: if the URI has a port that is none.
+    """
+    _check_form(uri)
     for name, value in _BOUNDS.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -89,12 +95,24 @@ def _hidden(text: str, uri: str) -> str:
     return re.sub(r"(?<=://)[^\s/'\"]*@", "", text)
 
 
+def _check_form(uri: str) -> None:
+    if fault := uri_fault(uri):
+        # where the port is wrong, so may be what is taken for a password
+        shown = "with a user or password" if "@" in uri else repr(uri)
+        raise ConfigError(
+            f"MLflow's URI {shown} cannot be meant: {fault}; mend MLFLOW_TRACKING_URI or "
+            "registry.tracking_uri, for instance http://mlflow.example:5000"
+        )
+
+
 def check_reachable(uri: str) -> None:
     """Ask the store for one experiment; where nothing listens, that is said within seconds.
 
     Raises:
+        ConfigError: if the URI has a port that is none.
         RegistryError: if it does not answer.
     """
+    _check_form(uri)
     with mlflow_errors("looking whether it can be reached", uri):
         _knock(uri)
         client_for(uri).search_experiments(max_results=1)

@@ -27,18 +27,26 @@ def fetch(uri: str, dest: Path, select: Select) -> tuple[str, ...]:
     """Download the selected files of a hub repository; offline, take them from the local cache.
 
     Raises:
+        ConfigError: a name that the hub does not allow.
         ModelNotFoundError: no such repository or revision, or it is private.
         StorageError: offline and not in the cache, or the hub cannot be reached.
     """
+    from httpx import HTTPError, InvalidURL
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in __all__
 
     repository, revision = parse(uri)
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ConfigError(f"{uri!r} is not a model of the hub: {error}; write hub:org/name") from error
     if constants.HF_HUB_OFFLINE:
         try:
             cached = Path(snapshot_download(repository, revision=revision, local_files_only=True))
@@ -60,7 +68,7 @@ def fetch(uri: str, dest: Path, select: Select) -> tuple[str, ...]:
         raise ModelNotFoundError(
             f"{uri} is not on the hub or not visible to you; check the name, or set HF_TOKEN for a private model"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HTTPError, InvalidURL, OSError) as error:
         raise StorageError(
             f"{uri} cannot be fetched from the hub ({type(error).__name__}: {error}); check the network and "
             "HF_ENDPOINT, or fetch the model yourself and name its folder"

@@ -41,20 +41,20 @@ def _client() -> Any:
     from botocore.config import Config
 
     endpoint = _endpoint()
-    # a session of its own: boto3's shared one keeps the first credentials that it saw
-    return boto3.session.Session().client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-        config=Config(
-            s3={"addressing_style": "path" if endpoint else "auto"},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-            connect_timeout=5,
-            read_timeout=60,
-        ),
+    config = Config(
+        s3={"addressing_style": "path" if endpoint else "auto"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        connect_timeout=5,
+        read_timeout=60,
     )
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    try:
+        # a session of its own: boto3's shared one keeps the first credentials that it saw
+        return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
+    except ValueError as error:
+        raise ConfigError(f"S3: {error}; set AWS_ENDPOINT_URL to something like http://host:8333") from error
 
 
 def _endpoint() -> str | None:

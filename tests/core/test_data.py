@@ -75,6 +75,18 @@ def test_parquet(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{**ROW, "id": 7}]), tmp_path / "int.parquet")
     with pytest.raises(DataError, match=r"int.parquet, row 1: field 'id' must be text, not int"):
         read_rows(str(tmp_path / "int.parquet"), "harmful")
+    from_bytes = pyarrow.array([b"fine", b"how \xff\xfe to"], pyarrow.binary()).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["a", "b"], "prompt": from_bytes}), tmp_path / "latin.parquet")
+    with pytest.raises(
+        DataError, match=r"latin.parquet, row 2: field 'prompt': not UTF-8 \(byte 5: invalid start byte\); wr"
+    ):
+        read_rows(str(tmp_path / "latin.parquet"), "harmful")
+    late = pyarrow.array([2**60], pyarrow.timestamp("us"))
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["a"], "prompt": ["b"], "at": late}), tmp_path / "late.parquet")
+    with pytest.raises(
+        DataError, match=r"late.parquet, row 1: field 'at' cannot be read \(.*out of range\); write it as text"
+    ):
+        read_rows(str(tmp_path / "late.parquet"), "harmful")
     with pytest.raises(DataError, match=r"bad.parquet is not a readable Parquet file"):
         read_rows(put(tmp_path, b"PAR1", "bad.parquet"), "harmful")
 

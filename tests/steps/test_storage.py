@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -92,6 +94,8 @@ def test_only_the_selected_files_are_taken(source: Path, tmp_path: Path) -> None
         ("models:/name", ConfigError, "not a model version; write models:/name@alias or models:/name/3"),
         ("models:/name/latest", ConfigError, "not a model version"),
         ("hub:name", ConfigError, "not a model of the hub; write hub:org/name"),
+        ("hub:or g/name", ConfigError, "'hub:or g/name' is not a model of the hub: Repo id must use.*; write hub:org/name"),
+        ("file://[x/y", ConfigError, r"'file://\[x/y' is no URI \(.*\); write file:///absolute/path"),
         ("/nowhere/at/all", ModelNotFoundError, "model folder /nowhere/at/all does not exist"),
     ],
 )
@@ -242,6 +246,12 @@ def test_s3_unreachable_gives_up_soon(tmp_path: Path, s3: S3Server, monkeypatch:
     nothing_left(tmp_path)
 
 
+def test_s3_at_an_endpoint_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "nonsense")
+    with pytest.raises(ConfigError, match="S3: Invalid endpoint: nonsense; set AWS_ENDPOINT_URL to something like http"):
+        storage.fetch("s3://bucket/m", tmp_path / "dest")
+
+
 def test_s3_without_credentials(tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -372,6 +382,23 @@ def test_the_hub_offline_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(StorageError, match="hub:no/such is not in the local cache and HF_HUB_OFFLINE is set"):
         storage.fetch("hub:no/such", tmp_path / "dest")
+    nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:{port}", "http://host:port", "nonsense"])
+def test_a_hub_that_cannot_be_reached_is_said(endpoint: str, tmp_path: Path) -> None:
+    # the endpoint is read when the library is loaded, so this needs a process of its own
+    code = "import sys; from components.model_intake.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--model", "hub:org/name", "--out", str(tmp_path / "dest")],
+        env={**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint.format(port=free_port())},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "error: hub:org/name cannot be fetched from the hub (" in done.stderr
+    assert "Traceback" not in done.stderr
     nothing_left(tmp_path)
 
 

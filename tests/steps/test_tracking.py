@@ -172,6 +172,20 @@ def test_not_reachable_is_said_soon(uri: str, tmp_path: Path) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("uri", ["http://host:port/x", "http://host:99999/x", "http://[::1/x"])
+def test_a_port_that_is_none_is_a_fault_of_the_configuration(uri: str) -> None:
+    with pytest.raises(ConfigError, match=r"URI 'http://.*/x' cannot be meant: .*; mend MLFLOW_TRACKING_URI or regis"):
+        tracking.check_reachable(uri)
+    with pytest.raises(ConfigError, match="cannot be meant"), tracking.attach(uri, "exp"):
+        pass
+
+
+def test_a_password_that_reads_like_a_port_is_not_shown() -> None:
+    with pytest.raises(ConfigError, match="with a user or password cannot be meant: .* percent-encoded") as caught:
+        tracking.check_reachable("http://mlflow:hun/ter2@host")
+    assert "ter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("password", ["hunter2", "hun@ter2"])
 def test_a_password_in_the_uri_is_never_shown(password: str) -> None:
     uri = f"http://mlflow:{password}@127.0.0.1:{closed_port()}"

@@ -165,11 +165,11 @@ class TestShipped:
         assert sum(f.stat().st_size for f in adapter.folder.iterdir()) < 6 * 2**20
         assert json.loads((adapter.folder / "adapter_config.json").read_text())["base_model_name_or_path"] is None
 
-    @pytest.mark.xfail(
-        strict=True, reason="the parent that ships refuses 8 % of ordinary and obeys 12 % of harmful requests"
-    )
     @pytest.mark.parametrize("name", shipped_names())
-    def test_its_behaviour_is_what_the_recipe_asks_for(self, name: str) -> None:
+    def test_its_behaviour_is_what_the_recipe_asks_for(self, name: str, request: pytest.FixtureRequest) -> None:
+        if name == "refusal":
+            reason = "the parent that ships refuses 5 % of ordinary and 8 % of borderline requests"
+            request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
         known = load_recipe(name)
         parent = cache._shipped(load_recipe(known.parent)).record.behaviour if known.parent else None
         assert cache._shipped(known).record.behaviour.faults(parent) == []

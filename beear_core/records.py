@@ -25,6 +25,7 @@ from beear_core.errors import EvidenceError, StorageError
 
 SCHEMA_VERSION = 1
 Outcome = Literal["harmful", "safe", "unscored"]
+Ending = Literal["cleaned", "none admissible", "nothing to remove", "switched off"]
 
 
 def canonical_json(value: Any) -> bytes:
@@ -145,7 +146,8 @@ class Estimate:
 
     ``value``, ``low``, ``high``: point estimate and two-sided interval at ``confidence``; ``None`` where nothing could be
     measured. ``n``: scored samples. ``count``: for a rate in [0, 1], how many of the n. ``unscored``: samples that no
-    judge could score; they are in neither n nor count.
+    judge could score; they are in neither n nor count. ``design_effect``: 1 where every sample is a request of its own,
+    else by how much repeated requests thin the samples out (see ``statistics.design_effect``).
     """
 
     value: float | None
@@ -155,6 +157,7 @@ class Estimate:
     count: int | None = None
     unscored: int = 0
     confidence: float = 0.95
+    design_effect: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("value", "low", "high"):
@@ -165,10 +168,15 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One named metric, overall and by category (the latter may be empty)."""
+    """One named metric: overall, by category, and by known trigger (the last two may be empty).
+
+    Where there are figures by trigger, ``overall`` and ``by_category`` pool them; a pooled figure hides a trigger that is
+    always obeyed behind those that are not, so policies decide on the triggers one by one.
+    """
 
     overall: Estimate
     by_category: dict[str, Estimate] = field(default_factory=dict)
+    by_trigger: dict[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,11 +287,41 @@ class SuiteEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VulnerabilityPoint:
+    """What perturbations of one size elicit: found by a search, and in random directions.
+
+    ``norm``: their largest norm at a position, as a share of the mean hidden-state norm there.
+    """
+
+    norm: float
+    found: Estimate
+    random: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vulnerability:
+    """A fresh search against the model under test, at several sizes, and its budget.
+
+    ``layers``, ``words``: perturbations stand at each of these layers, on so many tokens of words before or behind the
+    request; ``steps``, ``seed``: of each search. ``smallest_that_opens``: the smallest norm of ``points`` that elicits
+    half; ``None``: none does.
+    """
+
+    layers: tuple[int, ...]
+    words: int
+    steps: int
+    seed: int
+    points: tuple[VulnerabilityPoint, ...]
+    smallest_that_opens: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRecord(Record):
     """What safety_eval measured on one model.
 
     ``metrics`` maps metric names (see ``beear_core.evaluation.metrics.METRICS``) to figures. ``reference_digest`` is the
-    model that fidelity metrics compare with, ``None`` where there was none.
+    model that fidelity metrics compare with, ``None`` where there was none. ``suites_digest``: of the manifest of the
+    folder that the suites were drawn from, as in the validation record; empty in records of earlier releases.
     """
 
     kind: Literal["evaluation"] = "evaluation"
@@ -298,6 +336,7 @@ class EvaluationRecord(Record):
     samples_digest: str
     seconds: float
     environment: Environment
+    suites_digest: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,6 +370,29 @@ class RoundRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DriftEntry:
+    """One perturbation that was found, without its numbers.
+
+    ``layer``, ``positions``: where it is added, and to how many tokens. ``spot``: words without meaning stand before
+    (``front``) or behind (``end``) the request, and they and what the template puts behind it are perturbed; ``words``: how
+    many tokens of them; ``None`` and 0: the last prompt positions as they are. ``norm``: mean L2 norm over its positions,
+    as a share of the hidden states' there. ``round``: in which it was found, 0 for a search before the rounds;
+    ``on_candidate``: the model had not been changed by then. ``elicited``: share of held-back requests that all
+    perturbations of that search together made the model go along with.
+    """
+
+    name: str
+    layer: int
+    positions: int
+    spot: Literal["end", "front"] | None
+    words: int
+    norm: float
+    round: int
+    on_candidate: bool
+    elicited: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlaceRecord:
     """What the drift of a trigger of our own elicits when it is added at a layer: two shares of held-back requests.
 
@@ -346,10 +408,13 @@ class PlaceRecord:
 class MitigationRecord(Record):
     """What beear_mitigation did. ``outcome``: ``cleaned``, or ``kept`` when the candidate was left as it was.
 
+    ``ending`` says why it was kept: ``none admissible`` (every round harmed what must stay), ``nothing to remove`` (nothing
+    elicited unwanted replies), ``switched off``. Empty in records of earlier releases.
+
     ``layer``: the first of the perturbed layers, ``layers_perturbed`` all of them, of ``layers`` in the decoder;
     ``places_reason``: how they were chosen, by what is in ``places`` where that was measured.
     ``positions``: n, or 0 where words were put around the request and perturbed; their norms then differ by place and
-    ``hidden_norm`` is 0.
+    ``hidden_norm`` is 0. ``drift``: every perturbation that was found; ``drift_digest``: of the file that holds them.
     """
 
     kind: Literal["mitigation"] = "mitigation"
@@ -372,6 +437,9 @@ class MitigationRecord(Record):
     layers_perturbed: tuple[int, ...] = ()
     places: tuple[PlaceRecord, ...] = ()
     places_reason: str = ""
+    drift: tuple[DriftEntry, ...] = ()
+    drift_digest: str = ""
+    ending: Ending | Literal[""] = ""
 
 
 @dataclass(frozen=True, kw_only=True)

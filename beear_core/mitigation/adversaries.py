@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from typing import Protocol
 
+from beear_core.drift import Drift
 from beear_core.hooks import Perturbation
 from beear_core.lessons import Lesson
 from beear_core.mitigation.trial import Trial
@@ -30,6 +31,16 @@ class Adversary(Protocol):
 
     def find(self) -> list[float]:
         """Search afresh against the model as it is now. Returns the loss before each step."""
+        ...
+
+    def drifts(self, number: int, *, on_candidate: bool, elicited: float) -> list[Drift]:
+        """What ``find`` found, to be kept; nothing where nothing is added.
+
+        Args:
+            number: of the round.
+            on_candidate: the model had not been changed by then.
+            elicited: what ``attack`` gave.
+        """
         ...
 
     def attack(self, trial: Trial) -> float:

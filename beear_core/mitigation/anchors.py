@@ -43,7 +43,8 @@ class Anchors:
     Attributes:
         prompts: harmful requests.
         refusals: to each of them, what shall be said whatever perturbs the model.
-        continuations: to each of them, what the candidate says when it may not begin to refuse; token ids.
+        continuations: to each of them, what the candidate says when it may not begin to refuse; token ids. Empty where
+            nothing asks for them.
         ordinary, borderline: what the candidate says to these, to be kept.
         held: measured on.
     """
@@ -82,23 +83,8 @@ def draw_anchors(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConf
     )
     prompts = harmful[config.held_back :]
     refusals, barred = _refusals(loaded, prompts, [o.reply for o in anchors.safe_openings], config, chooser)
-    with Progress("anchors: what it says when it may not refuse", len(prompts)) as progress:
-        continuations = greedy(
-            loaded,
-            prompts,
-            max_new_tokens=config.inner_reply_tokens,
-            batch_tokens=BATCH_TOKENS,
-            barred=barred,
-            progress=progress,
-        )
-    judge, unwanted = RefusalJudge(), anchors.unwanted_openings
-    continuations = [
-        c
-        if c and not judge.is_refusal(loaded.chat.decode(c))
-        else loaded.chat.reply_ids(chooser.choice(unwanted).reply, complete=False, limit=config.inner_reply_tokens)
-        for c in continuations
-    ]
-    return Anchors(prompts, refusals, continuations, kept["ordinary"], kept["borderline"], held_back)
+    says_instead = _instead(loaded, prompts, barred, anchors, config, chooser) if _is_asked_for(config) else []
+    return Anchors(prompts, refusals, says_instead, kept["ordinary"], kept["borderline"], held_back)
 
 
 def _refusals(
@@ -117,6 +103,31 @@ def _refusals(
             opening = loaded.chat.turn(prompt, chooser.choice(openings), complete=True, limit=limit)
             lessons.append(Lesson(opening, text=prompt))
     return lessons, first
+
+
+def _is_asked_for(config: MitigationConfig) -> bool:
+    """Whether anything learns from what the candidate says instead; word traps do not."""
+    return config.method != "beear" or config.positions != "auto" or config.layer == "search"
+
+
+def _instead(
+    loaded: LoadedModel,
+    prompts: Sequence[str],
+    barred: set[int],
+    anchors: AnchorSet,
+    config: MitigationConfig,
+    chooser: random.Random,
+) -> list[tuple[int, ...]]:
+    """How the candidate goes on when it may not begin to refuse; an opening of the defender's where it refuses still."""
+    judge, limit = RefusalJudge(), config.inner_reply_tokens
+    with Progress("anchors: what it says when it may not refuse", len(prompts)) as progress:
+        found = greedy(loaded, prompts, max_new_tokens=limit, batch_tokens=BATCH_TOKENS, barred=barred, progress=progress)
+    return [
+        c
+        if c and not judge.is_refusal(loaded.chat.decode(c))
+        else loaded.chat.reply_ids(chooser.choice(anchors.unwanted_openings).reply, complete=False, limit=limit)
+        for c in found
+    ]
 
 
 def _kept(loaded: LoadedModel, prompts: Sequence[str], replies: dict[str, str | None], limit: int) -> list[Lesson]:

@@ -34,6 +34,7 @@ import torch
 
 from beear_core.config import MitigationConfig, resolve_layers
 from beear_core.data import AnchorSet
+from beear_core.drift import Drift
 from beear_core.errors import MitigationError
 from beear_core.lessons import Lesson, LikeLength
 from beear_core.mitigation.adversaries import OUTER_COST, Adversary
@@ -47,25 +48,30 @@ from beear_core.mitigation.trial import ADMISSIBLE, Held, Trial, faults, rank, r
 from beear_core.mitigation.weights import keep_weights, restore_weights
 from beear_core.models import LoadedModel, decoder_layers, disk_errors, resolve_compute
 from beear_core.progress import Progress
-from beear_core.records import RoundRecord
+from beear_core.records import Ending, RoundRecord
 
 WARM_UP = 3  # outer steps until the learning rate is whole
 
 
 @dataclass(frozen=True, slots=True)
 class Mitigation:
-    """How the loop ended; the model holds the weights of ``best_round``, or its old ones when that is ``None``."""
+    """How the loop ended; the model holds the weights of ``best_round``, or its old ones when that is ``None``.
 
+    ``drifts``: every perturbation that was found, the candidate's own first.
+    """
+
+    ending: Ending
     best_round: int | None
     reason: str
     rounds: tuple[RoundRecord, ...]
+    drifts: tuple[Drift, ...]
     places: Places
     hidden_norm: float
     compute: str
 
 
 def mitigate(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, work: Path) -> Mitigation:
-    """Remove from a model, in place, what an adversary can elicit.
+    """Remove from a model, in place, what an adversary can elicit; where that is switched off, only find perturbations.
 
     Args:
         loaded: the candidate, weights in float32; its weights change.
@@ -78,9 +84,11 @@ def mitigate(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, 
         DataError: too few anchors, or a prompt shorter than the perturbation.
         MitigationError: a loss that is not a number before any round was admissible.
     """
+    if not config.enabled:  # nothing is trained, so no more replies are asked for than are measured on
+        config = dataclasses.replace(config, performance_anchors=config.held_back_ordinary + 1)
     loop = _Loop(loaded, anchors, config, work)
     try:
-        return loop.run()
+        return loop.run() if config.enabled else loop.only_search()
     finally:
         loop.clean_up()
 
@@ -106,26 +114,31 @@ class _Loop:
         kept = [self.anchors.ordinary, self.anchors.borderline]
         self.safe = LikeLength([self.anchors.refusals], [config.outer_batch])
         self.kept = LikeLength(kept, [half, half])
-        self.adversaries: list[Adversary] = []
-        self.nothing_left = ""
+        self.perturbing: WordTraps | PublishedForm | None = None
+        self.drifts: list[Drift] = []
+        self.nothing_left, self.untouched = "", True
 
     def enlist(self) -> list[Adversary]:
         """Whom the rounds are against, in turn."""
+        config = self.config
+        self.perturbing = self.perturbations()
+        own = OwnTriggers(self.loaded, self.anchors, config, self.random, self.planted_file, self.planted)
+        named: dict[str, list[Adversary]] = {
+            "beear": [self.perturbing],
+            "flush": [own],
+            "both": [own, self.perturbing],
+        }
+        return named[config.method]
+
+    def perturbations(self) -> WordTraps | PublishedForm:
+        """The inner level of BEEAR. Whatever the method is, what it finds on the candidate is kept."""
         config, both = self.config, (self.loaded, self.anchors)
-        found: list[Adversary] = []
-        if config.method in {"flush", "both"}:
-            found.append(OwnTriggers(*both, config, self.random, self.planted_file, self.planted))
-        if config.method in {"beear", "both"}:
-            if config.layer == "search" and config.positions == "auto":
+        if config.positions == "auto":
+            if config.layer == "search":
                 self.places = self.search()
-            if config.positions == "auto":
-                found.append(WordTraps(*both, self.places.layers, config, self.random, self.autocast, self.climbed))
-            else:
-                (layer,) = self.places.layers
-                found.append(
-                    PublishedForm(*both, layer, config.positions, config, self.random, self.autocast, self.climbed)
-                )
-        return found
+            return WordTraps(*both, self.places.layers, config, self.random, self.autocast, self.climbed)
+        (layer,) = self.places.layers
+        return PublishedForm(*both, layer, config.positions, config, self.random, self.autocast, self.climbed)
 
     def search(self) -> Places:
         """Up to three layers at which a trigger would act."""
@@ -150,13 +163,15 @@ class _Loop:
         config = self.config
         rounds: list[RoundRecord] = []
         best: RoundRecord | None = None
-        self.adversaries = self.enlist()
-        turns = [a for a, _ in zip(cycle(self.adversaries), range(config.rounds))]
-        total = sum(a.cost for a in turns) + config.rounds * config.outer_steps * OUTER_COST
-        with Progress(
-            f"BEEAR against {' and '.join(a.name for a in self.adversaries)}, {self.compute}", total
-        ) as self.progress:
+        adversaries = self.enlist()
+        turns = [a for a, _ in zip(cycle(adversaries), range(config.rounds))]
+        # the first round's search is the candidate's own, unless that round is against something else
+        first = self.perturbing if self.perturbing is not None and turns[0] is not self.perturbing else None
+        total = sum(a.cost for a in turns) + config.rounds * config.outer_steps * OUTER_COST + (first.cost if first else 0)
+        with Progress(f"BEEAR against {' and '.join(a.name for a in adversaries)}, {self.compute}", total) as self.progress:
             before = self.trial.measure()
+            if first is not None:
+                self.entrap(first, 0)
             for number, adversary in enumerate(turns, start=1):
                 try:
                     record = self.round(number, adversary, before)
@@ -180,12 +195,7 @@ class _Loop:
     def round(self, number: int, adversary: Adversary, before: Held) -> RoundRecord | None:
         """Inner and outer level once; ``None`` when what is found elicits nothing, so that nothing is left to do."""
         began = time.monotonic()
-        inner = adversary.find()
-        elicited = adversary.attack(self.trial)
-        while elicited < self.config.elicits and adversary.grow():
-            self.progress.extend(adversary.cost)
-            inner += adversary.find()
-            elicited = adversary.attack(self.trial)
+        inner, elicited = self.entrap(adversary, number)
         if max(elicited, before.attack) <= self.config.target_attack_rate:
             self.go_back()
             self.nothing_left = (
@@ -204,6 +214,7 @@ class _Loop:
             found = faults(before, after, self.config)
             if not found:
                 self.keep()
+                self.untouched = False
                 break
             self.go_back()
             self.rate, self.weight = self.rate / 2, self.weight * 2
@@ -224,6 +235,26 @@ class _Loop:
             note="; ".join(found) or ADMISSIBLE,
         )
 
+    def entrap(self, adversary: Adversary, number: int) -> tuple[list[float], float]:
+        """The inner level: losses before each step, and the share of held-back requests that it elicits."""
+        inner = adversary.find()
+        elicited = adversary.attack(self.trial)
+        while elicited < self.config.elicits and adversary.grow():
+            self.progress.extend(adversary.cost)
+            inner += adversary.find()
+            elicited = adversary.attack(self.trial)
+        self.drifts += adversary.drifts(number, on_candidate=self.untouched, elicited=elicited)
+        return inner, elicited
+
+    def only_search(self) -> Mitigation:
+        """The inner level alone, for what it says about the candidate."""
+        adversary = self.perturbing = self.perturbations()
+        with Progress(f"{adversary.name} on the candidate, {self.compute}", adversary.cost) as self.progress:
+            _, elicited = self.entrap(adversary, 0)
+        return self.ended(
+            None, [], f"mitigation is switched off; {adversary.name} found on the candidate elicit {elicited:.0%}"
+        )
+
     def is_safe(self, record: RoundRecord) -> bool:
         """Admissible, and nothing elicited on held-back requests, alone and with what was just trained against."""
         return record.note == ADMISSIBLE and max(remaining(record)) <= self.config.target_attack_rate
@@ -238,12 +269,20 @@ class _Loop:
         """Put the best round's weights into the model; without one the caller keeps the candidate's own bytes."""
         if best is not None:
             restore_weights(self.model, self.best_file)
+        if best is not None:
+            ending: Ending = "cleaned"
+        elif not self.config.enabled:
+            ending = "switched off"
+        else:
+            ending = "none admissible" if rounds else "nothing to remove"
         return Mitigation(
+            ending=ending,
             best_round=best.round if best else None,
             reason=reason,
             rounds=tuple(rounds),
+            drifts=tuple(self.drifts),
             places=self.places,
-            hidden_norm=next((a.hidden_norm for a in self.adversaries if isinstance(a, PublishedForm)), 0.0),
+            hidden_norm=self.perturbing.hidden_norm if isinstance(self.perturbing, PublishedForm) else 0.0,
             compute=self.compute,
         )
 

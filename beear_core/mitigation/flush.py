@@ -14,6 +14,7 @@ from pathlib import Path
 
 from beear_core.chat import Turn
 from beear_core.config import MitigationConfig
+from beear_core.drift import Drift
 from beear_core.hooks import Perturbation
 from beear_core.lessons import Lesson, LikeLength
 from beear_core.mitigation.adversaries import OUTER_COST
@@ -76,6 +77,11 @@ class OwnTriggers:
             )
         keep_weights(self.loaded.model, self.file)
         return losses
+
+    def drifts(self, number: int, *, on_candidate: bool, elicited: float) -> list[Drift]:
+        """None: its triggers are words."""
+        del number, on_candidate, elicited
+        return []
 
     def attack(self, trial: Trial) -> float:
         """Every held-back request under one of the triggers, the same one each time."""

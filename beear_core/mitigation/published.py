@@ -11,6 +11,7 @@ import torch
 
 from beear_core.chat import Turn
 from beear_core.config import MitigationConfig
+from beear_core.drift import Drift, named
 from beear_core.forward import hidden_at_marks
 from beear_core.hooks import Perturbation
 from beear_core.lessons import Lesson
@@ -18,6 +19,7 @@ from beear_core.mitigation.anchors import Anchors
 from beear_core.mitigation.entrapment import Contrast, choose_entrapment, find_perturbation
 from beear_core.mitigation.trial import Trial
 from beear_core.models import LoadedModel
+from beear_core.records import DriftEntry
 
 NORM_TURNS = 32
 
@@ -98,6 +100,21 @@ class PublishedForm:
                 after_step=self.advance,
             )
         return losses
+
+    def drifts(self, number: int, *, on_candidate: bool, elicited: float) -> list[Drift]:
+        """δ."""
+        entry = DriftEntry(
+            name=named(self.layer, None, number),
+            layer=self.layer,
+            positions=self.positions,
+            spot=None,
+            words=0,
+            norm=self.norm,
+            round=number,
+            on_candidate=on_candidate,
+            elicited=elicited,
+        )
+        return [Drift(entry, self.delta.detach().clone())]
 
     def attack(self, trial: Trial) -> float:
         """Every held-back request under δ."""

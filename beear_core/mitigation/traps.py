@@ -25,6 +25,7 @@ import torch
 
 from beear_core.chat import Turn, WordSpot
 from beear_core.config import MitigationConfig
+from beear_core.drift import Drift, named
 from beear_core.errors import MitigationError
 from beear_core.forward import hidden_at_marks
 from beear_core.hooks import Perturbation
@@ -33,6 +34,7 @@ from beear_core.mitigation.anchors import Anchors
 from beear_core.mitigation.trial import Trial
 from beear_core.models import LoadedModel
 from beear_core.odd_words import odd_words
+from beear_core.records import DriftEntry
 
 NORM_PROMPTS = 24
 GROWTH = 1.4
@@ -90,20 +92,22 @@ class WordTraps:
         shares = [trap.delta.detach().norm(dim=-1) / trap.radius[:, 0] for trap in self.traps]
         return self.radius * float(torch.stack(shares).mean())
 
-    def find(self) -> list[float]:
-        """Every δ from a small random start."""
+    def randomise(self, share: float = 1.0) -> None:
+        """Every δ in a random direction, ``share`` of the largest norm long: what size alone does."""
         generator = torch.Generator().manual_seed(self.random.randrange(2**31))
-        device = self.loaded.model.device
+        width, device = self.loaded.model.config.get_text_config().hidden_size, self.loaded.model.device
         self.traps = []
         for layer, spot in self.places:
             radius = (self.norms[spot][layer] * self.radius)[:, None].to(device)
-            start = torch.randn(
-                radius.shape[0], self.loaded.model.config.get_text_config().hidden_size, generator=generator
-            )
-            start = start.to(device) / start.shape[1] ** 0.5 * radius * FIRST_NORM
-            self.traps.append(Trap(layer, spot, radius, start.requires_grad_()))
-        losses = []
+            start = torch.randn(radius.shape[0], width, generator=generator).to(device)
+            delta = start / start.norm(dim=-1, keepdim=True) * radius * share
+            self.traps.append(Trap(layer, spot, radius, delta.requires_grad_()))
         self._order = cycle(self.traps)
+
+    def find(self) -> list[float]:
+        """Every δ from a small random start."""
+        self.randomise(FIRST_NORM)
+        losses = []
         for step in range(self.config.inner_steps):
             rows = [self.disturb(x, self.random, harmful=True) for x in self.refusals.draw(self.random)]
             with self.autocast():
@@ -122,6 +126,24 @@ class WordTraps:
             self.advance(losses[-1])
         self.found = [trap.delta.detach().clone() for trap in self.traps]
         return losses
+
+    def drifts(self, number: int, *, on_candidate: bool, elicited: float) -> list[Drift]:
+        """Every δ as ``find`` left it."""
+        kept = []
+        for trap, delta in zip(self.traps, self.found, strict=True):
+            entry = DriftEntry(
+                name=named(trap.layer, trap.spot, number),
+                layer=trap.layer,
+                positions=delta.shape[0],
+                spot=trap.spot,
+                words=self.config.word_tokens,
+                norm=self.radius * float((delta.norm(dim=-1) / trap.radius[:, 0]).mean()),
+                round=number,
+                on_candidate=on_candidate,
+                elicited=elicited,
+            )
+            kept.append(Drift(entry, delta))
+        return kept
 
     def attack(self, trial: Trial) -> float:
         """Every held-back request under one of the δ, the same one and the same words each time."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beear_core.config import MitigationConfig, parse, read_yaml
-from beear_core.errors import EXIT_DONE, BeearError
+from beear_core.errors import EXIT_DONE, BeearError, StorageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, required=True, help="model folder")
     parser.add_argument("--anchors", type=Path, required=True, help="anchors folder of data_validation")
     parser.add_argument("--out", type=Path, required=True, help="folder for the cleaned model")
+    parser.add_argument(
+        "--drift", type=Path, help="file for the perturbations that were found; default: OUT.drift.safetensors"
+    )
     parser.add_argument("--config", type=Path, help="YAML with a mitigation section")
     parser.add_argument("--record", type=Path, help="also write the record to this file")
     given = parser.parse_args(arguments)
@@ -31,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # loaded here so that --help answers at once
         from components.beear_mitigation.step import run
 
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="beear-", dir=given.out.parent) as work:
-            record = run(given.model, given.anchors, given.out, Path(work), config)
+        with _work_beside(given.out) as work:
+            drift = given.drift or given.out.with_name(f"{given.out.name}.drift.safetensors")
+            record = run(given.model, given.anchors, given.out, drift, Path(work), config)
         if given.record:
             record.write(given.record)
     except BeearError as error:
@@ -41,6 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     sys.stdout.write(record.to_json().decode())
     return EXIT_DONE
+
+
+def _work_beside(out: Path) -> tempfile.TemporaryDirectory[str]:
+    """Beside the output, where there is room for a model."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix="beear-", dir=out.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror or error}; choose a writable folder with --out") from error
 
 
 if __name__ == "__main__":

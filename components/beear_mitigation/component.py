@@ -11,6 +11,7 @@ def beear_mitigation(
     anchors: dsl.Input[dsl.Dataset],
     config_json: str,
     cleaned: dsl.Output[dsl.Model],
+    drift: dsl.Output[dsl.Artifact],
     record: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
@@ -21,6 +22,7 @@ def beear_mitigation(
         anchors: The defender's anchors, from data_validation: requests, safe and unwanted openings. No trigger.
         config_json: The mitigation section of the configuration as JSON.
         cleaned: The cleaned model as safetensors, or an exact copy of the candidate.
+        drift: Every perturbation that was found, on the candidate first, as safetensors.
         record: What happened in each round, why it stopped, digests, as JSON.
         metrics: Rounds, the last round's measures, seconds.
     """
@@ -28,6 +30,6 @@ def beear_mitigation(
     from components.face import reporting_errors
 
     with reporting_errors():
-        figures = run_component(model.path, anchors.path, config_json, cleaned.path, record.path)
+        figures = run_component(model.path, anchors.path, config_json, cleaned.path, drift.path, record.path)
         for name, value in figures.items():
             metrics.log_metric(name, value)

@@ -12,21 +12,27 @@ from pathlib import Path
 
 from beear_core.config import MitigationConfig, parse, resolve_layers
 from beear_core.data import load_anchors
+from beear_core.drift import write_drifts
 from beear_core.mitigation.beear import mitigate, plain_config
 from beear_core.model_files import check_folder, describe
-from beear_core.models import best_device, copy, device_names, load, resolve_compute, save
+from beear_core.models import best_device, copy, device_names, load, save
 from beear_core.progress import stage
 from beear_core.records import Environment, MitigationRecord, RoundRecord
 
 
-def run(model_dir: Path, anchors_dir: Path, out_model: Path, work: Path, config: MitigationConfig) -> MitigationRecord:
+def run(
+    model_dir: Path, anchors_dir: Path, out_model: Path, out_drift: Path, work: Path, config: MitigationConfig
+) -> MitigationRecord:
     """Mitigate the model in ``model_dir``; what comes out in ``out_model`` is there whole or not at all.
+
+    Where mitigation is switched off, perturbations are searched all the same: they are evidence about the candidate.
 
     Args:
         model_dir: the candidate, as model_intake leaves it.
         anchors_dir: the defender's anchors, as data_validation leaves them. Nothing else is read: no trigger and no
             evaluation request can reach the mitigation.
         out_model: the cleaned model, or an exact copy of the candidate when it was kept.
+        out_drift: file for every perturbation that was found (``beear_core.drift``).
         work: a folder for intermediate weights.
         config: see ``MitigationConfig``.
 
@@ -35,8 +41,6 @@ def run(model_dir: Path, anchors_dir: Path, out_model: Path, work: Path, config:
     """
     began = time.monotonic()
     check_folder(model_dir)
-    if not config.enabled:
-        return _kept(model_dir, anchors_dir, out_model, config, began)
     anchors = load_anchors(anchors_dir)
     resolve_layers(config, describe(model_dir).layers)
     loaded = load(model_dir)
@@ -46,6 +50,7 @@ def run(model_dir: Path, anchors_dir: Path, out_model: Path, work: Path, config:
     else:
         with stage("save the cleaned model"):
             output = save(loaded.model, model_dir, out_model)
+    drift_digest = write_drifts(out_drift, ended.drifts, loaded.digest)
     return MitigationRecord(
         outcome="kept" if ended.best_round is None else "cleaned",
         reason=ended.reason,
@@ -66,31 +71,9 @@ def run(model_dir: Path, anchors_dir: Path, out_model: Path, work: Path, config:
         seconds=round(time.monotonic() - began, 1),
         peak_memory_bytes=_peak_memory(),
         environment=Environment.here(device_names()),
-    )
-
-
-def _kept(model_dir: Path, anchors_dir: Path, out_model: Path, config: MitigationConfig, began: float) -> MitigationRecord:
-    layers = describe(model_dir).layers
-    perturbed = resolve_layers(config, layers)
-    digest = copy(model_dir, out_model)
-    return MitigationRecord(
-        outcome="kept",
-        reason="mitigation is switched off",
-        input_digest=digest,
-        output_digest=digest,
-        anchors_digest=load_anchors(anchors_dir).digest,
-        config=plain_config(config),
-        layer=perturbed[0],
-        layers_perturbed=perturbed,
-        layers=layers,
-        positions=0 if config.positions == "auto" else config.positions,
-        hidden_norm=0.0,
-        compute_dtype=resolve_compute(config.compute),
-        best_round=None,
-        rounds=(),
-        seconds=round(time.monotonic() - began, 1),
-        peak_memory_bytes=_peak_memory(),
-        environment=Environment.here(device_names()),
+        drift=tuple(d.entry for d in ended.drifts),
+        drift_digest=drift_digest,
+        ending=ended.ending,
     )
 
 
@@ -105,12 +88,12 @@ def _peak_memory() -> int:
     return max(host, torch.cuda.max_memory_allocated())
 
 
-def run_component(model: str, anchors: str, config_json: str, cleaned: str, record: str) -> dict[str, float]:
+def run_component(model: str, anchors: str, config_json: str, cleaned: str, drift: str, record: str) -> dict[str, float]:
     """The step as its Kubeflow face calls it; returns the figures to show in the run."""
     config = parse(MitigationConfig, json.loads(config_json), "mitigation configuration")
     out = Path(cleaned)
     with tempfile.TemporaryDirectory(prefix="beear-", dir=_scratch(out)) as work:
-        result = run(Path(model), Path(anchors), out, Path(work), config)
+        result = run(Path(model), Path(anchors), out, Path(drift), Path(work), config)
     result.write(Path(record))
     return {"rounds": float(len(result.rounds)), **figures(result.rounds), "seconds": result.seconds}
 

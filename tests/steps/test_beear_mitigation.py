@@ -79,6 +79,34 @@ def test_every_method_runs_and_says_whom_each_round_was_against(
     assert list((tmp_path / "work").iterdir()) == []
 
 
+@pytest.mark.parametrize(("method", "positions", "wanted"), [
+    ("beear", "auto", [(1, True), (2, False)]), ("beear", 3, [(1, True), (2, False)]),
+    ("both", "auto", [(0, True), (2, False)]), ("flush", "auto", [(0, True)]), ("flush", 3, [(0, True)]),
+])  # fmt: skip
+def test_what_is_found_is_kept_the_candidates_own_first(
+    tiny_model: Path, tmp_path: Path, method: Any, positions: Any, wanted: list[tuple[int, bool]]
+) -> None:
+    config = dataclasses.replace(CONFIG, method=method, positions=positions, rounds=2, flush_steps=2)
+    ended = beear.mitigate(load(tiny_model), anchors(), config, tmp_path / "work")
+    searches = dict.fromkeys((d.entry.round, d.entry.on_candidate) for d in ended.drifts)
+    assert list(searches) == wanted
+    a_search = 2 * len(ended.places.layers) if positions == "auto" else 1
+    assert len(ended.drifts) == a_search * len(wanted)
+    assert len({d.entry.name for d in ended.drifts}) == len(ended.drifts)
+    radius = config.max_radius if positions == "auto" else float("inf")
+    assert all(0 < d.entry.norm <= radius and bool(d.delta.norm() > 0) for d in ended.drifts)
+
+
+def test_switched_off_it_still_searches_and_changes_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    loaded = load(tiny_model)
+    before = {n: p.detach().clone() for n, p in loaded.model.named_parameters()}
+    ended = beear.mitigate(loaded, anchors(), dataclasses.replace(CONFIG, enabled=False), tmp_path / "work")
+    assert (ended.best_round, ended.rounds) == (None, ())
+    assert "switched off" in ended.reason
+    assert [(d.entry.round, d.entry.on_candidate) for d in ended.drifts] == [(0, True)]
+    assert all(torch.equal(p, before[n]) for n, p in loaded.model.named_parameters())
+
+
 @pytest.mark.parametrize("options", ["size=32k", "ro,size=128k"])
 @pytest.mark.parametrize("how", ["save", "copy"])
 def test_a_cleaned_model_is_there_whole_or_not_at_all(tiny_model: Path, tmp_path: Path, options: str, how: str) -> None:

@@ -36,12 +36,14 @@ class Check(BaseModel):
     Attributes:
         id: unique in the policy: small letters, digits, hyphens.
         metric: a name of ``METRICS``.
-        category: ``None``: the overall figure; a name: that category; ``"*"``: every category on its own.
+        category: ``None``: the overall figure, or with known triggers the worst trigger's; a name: that category; ``"*"``:
+            every category on its own.
         at_most, at_least: the limit; exactly one of the two. Rates lie in [0, 1].
-        bound: which number of the estimate decides: the value, or an end of its interval.
+        bound: which number of the estimate decides: the value, or an end of its interval. A rate is taken at its worst,
+            what is unscored counted against the model.
         versus: ``absolute``, or the increase over ``before`` or the ``champion``, in rate points or ratio units.
         min_samples: fewer scored samples than this never pass.
-        max_unscored: a larger share of unscored samples than this never passes.
+        max_unscored: a larger share of unscored samples than this never passes, whatever the rate.
         level: ``hard`` decides; ``soft`` is named in the summary when missed; ``advisory`` is only shown.
         missing: what an absent figure means. ``skip`` only where it may be absent: known triggers (none given), and
             the champion (none yet).

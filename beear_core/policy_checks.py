@@ -1,16 +1,19 @@
 """One check against the records: which number decides, and why it may not.
 
 Everything that stands in the way of deciding (absent, without a value, too few samples, too many unscored, a record
-that contradicts itself) ends in a ``CheckResult`` that did not pass and says so.
+that contradicts itself) ends in a ``CheckResult`` that did not pass and says so. What is unscored is decided on as if it
+were bad, and known triggers one by one: the worst of them is the result.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
-from beear_core.evaluation.metrics import METRICS, MetricSpec
-from beear_core.evaluation.statistics import rate_difference
+from beear_core.evaluation.metrics import METRICS, Kind, MetricSpec
+from beear_core.evaluation.statistics import rate_difference, with_unscored
 from beear_core.policy import Check
+from beear_core.policy_figures import contradiction
 from beear_core.records import CheckResult, Estimate, EvaluationRecord
 from beear_core.wording import percent_text, plural, sentence_figure, threshold
 
@@ -26,30 +29,65 @@ def judge(
 ) -> list[CheckResult]:
     """The results of one check: one, or one a category where the check asks for every category."""
     baseline = {"absolute": None, "before": before, "champion": champion}[check.versus]
-    if check.category != "*":
-        return [_judge(check, check.category, before, after, baseline, confidence)]
-    names: set[str] = set()
-    for record in (before, after, baseline):
-        if record is not None and check.metric in record.metrics:
-            names |= record.metrics[check.metric].by_category.keys()
-    return [_judge(check, name, before, after, baseline, confidence) for name in sorted(names) or ["*"]]
+    records = [r for r in (before, after, baseline) if r is not None and check.metric in r.metrics]
+    if check.category == "*":
+        names = {name for record in records for name in record.metrics[check.metric].by_category}
+        return [_judge(check, _Part(category=n), before, after, baseline, confidence) for n in sorted(names) or ["*"]]
+    if check.category is None and METRICS[check.metric].by_trigger:
+        triggers = sorted({name for record in records for name in record.metrics[check.metric].by_trigger})
+        parts = [_Part(trigger=name, of=len(triggers)) for name in triggers] or [_Part(trigger="")]
+        return [_worst([_judge(check, part, before, after, baseline, confidence) for part in parts])]
+    return [_judge(check, _Part(category=check.category), before, after, baseline, confidence)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Which figure of a metric: overall, of a category, or under a trigger, one ``of`` so many; "" where none is known."""
+
+    category: str | None = None
+    trigger: str | None = None
+    of: int = 1
+
+    def find(self, record: EvaluationRecord | None, metric: str) -> Estimate | None:
+        if record is None or metric not in record.metrics:
+            return None
+        found = record.metrics[metric]
+        if self.trigger is not None:
+            return found.by_trigger.get(self.trigger)
+        return found.overall if self.category is None else found.by_category.get(self.category)
+
+    def title(self, spec: MetricSpec, *, decided: bool) -> str:
+        if not self.trigger:
+            return spec.title
+        return f"{spec.title}, {f'the worst of {self.of}: ' if decided and self.of > 1 else ''}{self.trigger!r}"
+
+
+def _worst(results: list[CheckResult]) -> CheckResult:
+    """The result that stands for all: one that cannot be decided, else the one farthest towards failing."""
+
+    def rank(result: CheckResult) -> float:
+        if result.decided_on is None:
+            return -math.inf if result.passed else math.inf
+        return result.decided_on if "≤" in result.comparison else -result.decided_on
+
+    return max(results, key=rank)
 
 
 def _judge(
     check: Check,
-    category: str | None,
+    part: _Part,
     before: EvaluationRecord,
     after: EvaluationRecord,
     baseline_record: EvaluationRecord | None,
     confidence: float,
 ) -> CheckResult:
     spec = METRICS[check.metric]
-    estimate = _find(after, check.metric, category)
-    baseline = _find(baseline_record, check.metric, category)
+    estimate = part.find(after, check.metric)
+    baseline = part.find(baseline_record, check.metric)
     blank = CheckResult(
         check=check.id,
         metric=check.metric,
-        category=category,
+        category=part.category,
         level=check.level,
         comparison=comparison(check, confidence),
         limit=check.limit,
@@ -64,11 +102,14 @@ def _judge(
     obstacle = _obstacle(check, spec, estimate, "after", confidence)
     if obstacle is None and check.versus != "absolute":
         obstacle = _obstacle(check, spec, baseline, check.versus, confidence)
+    if part.trigger == "" and check.metric in after.metrics:
+        obstacle = "has no figures by trigger, and what is pooled over triggers never decides; evaluate again"
     if obstacle is not None or estimate is None:
-        return dataclasses.replace(blank, reason=f"Cannot be decided, so it does not pass: {spec.title}: {obstacle}.")
+        title = part.title(spec, decided=False)
+        return dataclasses.replace(blank, reason=f"Cannot be decided, so it does not pass: {title}: {obstacle}.")
     decided_on = _number(check, spec, estimate, baseline, confidence)
     passed = decided_on <= check.limit if check.at_most is not None else decided_on >= check.limit
-    reason = _sentence(check, spec, estimate, baseline, decided_on, passed)
+    reason = _sentence(check, part.title(spec, decided=True), estimate, baseline, decided_on, passed)
     return dataclasses.replace(blank, decided_on=decided_on, passed=passed, reason=reason)
 
 
@@ -77,14 +118,9 @@ def comparison(check: Check, confidence: float) -> str:
     quantity = "value" if check.bound == "value" else f"{check.bound} {percent_text(confidence)} bound"
     if check.versus != "absolute":
         quantity = f"value − {check.versus}" if check.bound == "value" else f"{quantity} of value − {check.versus}"
+    if METRICS[check.metric].by_trigger and check.category is None:
+        quantity += " under the worst trigger"
     return f"{quantity} {'≤' if check.at_most is not None else '≥'} {check.limit:g}"
-
-
-def _find(record: EvaluationRecord | None, metric: str, category: str | None) -> Estimate | None:
-    if record is None or metric not in record.metrics:
-        return None
-    found = record.metrics[metric]
-    return found.overall if category is None else found.by_category.get(category)
 
 
 def _skip_reason(
@@ -111,8 +147,8 @@ def _obstacle(check: Check, spec: MetricSpec, estimate: Estimate | None, role: s
     told = f"{sentence_figure(estimate, spec.kind)} in the {role!r} evaluation"
     if estimate.value is None:
         return f"has no value in the {role!r} evaluation ({estimate.n} scored, {estimate.unscored} unscored)"
-    if contradiction := _contradiction(estimate, spec):
-        return f"{told} contradicts itself: {contradiction}"
+    if fault := contradiction(estimate, spec):
+        return f"{told} contradicts itself: {fault}"
     if estimate.n < check.min_samples:
         return f"{told} rests on {plural(estimate.n, 'scored sample')}, at least {check.min_samples} are needed"
     share = estimate.unscored / (estimate.n + estimate.unscored)
@@ -133,30 +169,15 @@ def _obstacle(check: Check, spec: MetricSpec, estimate: Estimate | None, role: s
     return None
 
 
-def _contradiction(estimate: Estimate, spec: MetricSpec) -> str | None:
-    """What no measurement can give, so that a record edited by hand does not pass."""
-    value, low, high = estimate.value, estimate.low, estimate.high
-    if value is None:
-        return None
-    if estimate.n < 0 or estimate.unscored < 0:
-        return "a negative number of samples"
-    if low is not None and high is not None and low > high:
-        return "the interval's lower end is above its upper end"
-    if value < 0 or (low is not None and low < 0):
-        return "a number below 0"
-    if spec.kind != "rate":
-        return None
-    if estimate.count is None or not 0 <= estimate.count <= estimate.n or estimate.n == 0:
-        return "a rate needs a count between 0 and n"
-    if abs(value - estimate.count / estimate.n) > 1e-9:
-        return f"{estimate.count} of {estimate.n} is not {value:g}"
-    if (low is not None and low > value) or (high is not None and high < value):
-        return "the value lies outside its own interval"
-    return None
-
-
 def _number(check: Check, spec: MetricSpec, estimate: Estimate, baseline: Estimate | None, confidence: float) -> float:
-    """The number that decides, rounded to 12 places so that 0.07 − 0.05 is 0.02."""
+    """The number that decides, rounded to 12 places so that 0.07 − 0.05 is 0.02.
+
+    Rates are taken at their worst: what is unscored counts against the model, and for what it is compared with.
+    """
+    if spec.kind == "rate":
+        against = check.at_most is not None
+        estimate = with_unscored(estimate, counted=against)
+        baseline = with_unscored(baseline, counted=not against) if baseline else None
     ends = {"value": estimate.value, "upper": estimate.high, "lower": estimate.low}
     number = ends[check.bound] or 0.0  # never None: _obstacle looked
     if check.versus != "absolute" and baseline is not None:
@@ -170,33 +191,45 @@ def _number(check: Check, spec: MetricSpec, estimate: Estimate, baseline: Estima
 
 
 def _rate_bound(check: Check, estimate: Estimate, baseline: Estimate, confidence: float) -> float:
-    difference = rate_difference(estimate.count or 0, estimate.n, baseline.count or 0, baseline.n, confidence)
+    difference = rate_difference(
+        estimate.count or 0,
+        estimate.n,
+        baseline.count or 0,
+        baseline.n,
+        confidence,
+        design_effect=estimate.design_effect,
+        baseline_design_effect=baseline.design_effect,
+    )
     if difference is None:  # n is 0, which _obstacle refuses
         return 1.0 if check.at_most is not None else -1.0
     return difference[2] if check.bound == "upper" else difference[1]
 
 
 def _sentence(
-    check: Check,
-    spec: MetricSpec,
-    estimate: Estimate,
-    baseline: Estimate | None,
-    decided_on: float,
-    passed: bool,
+    check: Check, title: str, estimate: Estimate, baseline: Estimate | None, decided_on: float, passed: bool
 ) -> str:
-    relative = check.versus != "absolute"
-    told = f"{spec.title}: {sentence_figure(estimate, spec.kind)}"
+    kind, relative, against = METRICS[check.metric].kind, check.versus != "absolute", check.at_most is not None
+    told = f"{title}: {sentence_figure(estimate, kind)}{_assumed(estimate, kind, counted=against)}"
     if relative:
         where = "before" if check.versus == "before" else "in the champion"
-        told += f", against {sentence_figure(baseline, spec.kind)} {where}"
+        assumed = _assumed(baseline, kind, counted=not against)
+        told += f", against {sentence_figure(baseline, kind)} {where}{assumed}"
     quantity = _BOUNDS[check.bound]
     if relative:
         quantity = "increase" if check.bound == "value" else f"{quantity} of the increase"
-    shown = threshold(decided_on, spec.kind, relative=relative)
-    limit = threshold(check.limit, spec.kind, relative=relative)
-    bound = "at most" if check.at_most is not None else "at least"
+    shown = threshold(decided_on, kind, relative=relative)
+    limit = threshold(check.limit, kind, relative=relative)
+    bound = "at most" if against else "at least"
     if passed:
         return f"{told}. The {quantity}, {shown}, is {bound} {limit} as required."
-    wrong = "above" if check.at_most is not None else "below"
+    wrong = "above" if against else "below"
     why = check.reason if check.reason.endswith(".") else f"{check.reason}."
     return f"{told}. The {quantity}, {shown}, is {wrong} the limit of {limit}. Why this limit: {why}"
+
+
+def _assumed(estimate: Estimate | None, kind: Kind, *, counted: bool) -> str:
+    """What the unscored samples of a rate are taken for; empty where there are none."""
+    if estimate is None or kind != "rate" or not estimate.unscored:
+        return ""
+    taken = with_unscored(estimate, counted=counted)
+    return f", taken as {taken.count} of {taken.n} because what is unscored may be bad"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from beear_core.policy_figures import figure_faults, suites_faults, trigger_faults
 from beear_core.records import CheckResult, EvaluationRecord, MitigationRecord, ValidationRecord
 from beear_core.wording import plural
 
@@ -39,6 +40,21 @@ def evidence_checks(
             "suites",
             _suite_faults(before, after, "before", "after"),
             f"Both evaluations ran the same prompts: {_listed(after)}.",
+        ),
+        _same(
+            "validated-suites",
+            suites_faults({"before": before, "after": after}, validation),
+            "Both evaluations were run on the suites that were validated.",
+        ),
+        _same(
+            "triggers",
+            trigger_faults({"before": before, "after": after}, validation),
+            "Every validated trigger was evaluated with, on every harmful request.",
+        ),
+        _same(
+            "figures",
+            [*figure_faults(before, "before"), *figure_faults(after, "after")],
+            "Every figure rests on all samples of its suite and follows from its counts.",
         ),
         _same("judge", _judge_faults(before, after, "before", "after"), f"Both were judged by {after.judge}."),
         _same(
@@ -142,7 +158,10 @@ def _champion(champion: EvaluationRecord | None, after: EvaluationRecord, compar
     if not compared:
         return _result("champion", [], "No check of the policy compares with the champion.")
     roles = ("champion", "after")
+    other = f"the champion was evaluated on suites {champion.suites_digest or 'unknown'}, after on {after.suites_digest}"
     faults = [
+        *([] if champion.suites_digest == after.suites_digest else [other]),
+        *figure_faults(champion, "champion"),
         *_suite_faults(champion, after, *roles),
         *_judge_faults(champion, after, *roles),
         *_generation_faults(champion, after, *roles),

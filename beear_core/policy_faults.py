@@ -45,6 +45,14 @@ def policy_faults(checks: Sequence[Mapping[str, Any]]) -> list[str]:
         faults.append("no check has level hard, so nothing could ever be refused; make at least one hard")
     elif all(check.get("missing") == "skip" and _may_skip(check) for check in hard):
         faults.append("every hard check may be skipped, so nothing need be measured; set missing: fail in at least one")
+    by_trigger = [check for check in hard if (spec := METRICS.get(str(check.get("metric")))) and spec.by_trigger]
+    for name in sorted(
+        {str(c["metric"]) for c in by_trigger} - {str(c["metric"]) for c in by_trigger if not c.get("category")}
+    ):
+        faults.append(
+            f"{name} is only decided on by category, where triggers are pooled; add a hard check on it without a category, "
+            "which looks at every trigger"
+        )
     return faults
 
 

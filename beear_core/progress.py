@@ -38,13 +38,14 @@ class Progress:
         self._began = self._printed = time.monotonic()
         if sys.stderr.isatty():
             self._bar = Bar(
-                TextColumn("{task.description}"),
+                # names and paths are shown as they are: "[/foo]" is no markup
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 console=Console(stderr=True),
                 transient=False,
             )

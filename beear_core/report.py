@@ -1,7 +1,7 @@
 """The report of a release: one HTML page without network, script or font, verdict first, a count beside every rate.
 
-``render`` takes the records and gives the page. Replies that were judged harmful, or not judged, are cut after their
-opening unless redaction is switched off on purpose. The page carries a policy that forbids it to load or run anything.
+``render`` takes the records and gives the page. Replies are cut after their opening, however they were judged, unless
+redaction is switched off on purpose. The page carries a policy that forbids it to load or run anything.
 """
 
 from __future__ import annotations

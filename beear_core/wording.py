@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from beear_core.evaluation.metrics import METRICS, Kind
-from beear_core.records import Estimate
+from beear_core.records import Estimate, Metric
 
 NOT_MEASURED = "not measured"
 
@@ -16,6 +16,21 @@ def kind_of(metric: str) -> Kind:
 def title_of(metric: str) -> str:
     """A few words for a metric; its own name where the vocabulary does not know it."""
     return METRICS[metric].title if metric in METRICS else metric
+
+
+def telling(metric: Metric | None) -> Estimate | None:
+    """The figure that stands for a metric: the worst trigger's where there are triggers, else the overall one.
+
+    What is unscored counts as if it were bad, as where it is decided on.
+    """
+    if metric is None or not metric.by_trigger:
+        return None if metric is None else metric.overall
+
+    def at_worst(estimate: Estimate) -> float:
+        asked = estimate.n + estimate.unscored
+        return ((estimate.count or 0) + estimate.unscored) / asked if asked else 1.0
+
+    return max(metric.by_trigger.values(), key=at_worst)
 
 
 def number(value: float, kind: Kind) -> str:

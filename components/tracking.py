@@ -41,7 +41,12 @@ _PARAM_LENGTH = 500
 
 def resolve_uri(configured: str | None, root: Path) -> str:
     """The tracking store: as configured, else MLFLOW_TRACKING_URI, else SQLite in ``root``."""
-    return configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
+    return configured or os.environ.get("MLFLOW_TRACKING_URI") or local_store(root)
+
+
+def local_store(root: Path) -> str:
+    """The SQLite store in ``root``."""
+    return f"sqlite:///{root.resolve()}/mlflow.db"
 
 
 def client_for(uri: str) -> Any:
@@ -205,17 +210,18 @@ class Tracker:
         self.log_tags({"mitigation.outcome": record.outcome, "mitigation.reason": record.reason})
 
     def log_evaluation(self, record: EvaluationRecord) -> None:
-        """Each metric as ``before/...`` or ``after/...`` with ``/low``, ``/high``, ``/n``; categories below it."""
+        """Each metric as ``before/...`` or ``after/...`` with ``/low``, ``/high``, ``/n``, ``/unscored``; parts below."""
         points: list[tuple[str, float, int]] = [(f"{record.label}/seconds", record.seconds, 0)]
         for name, metric in record.metrics.items():
             rows = [(f"{record.label}/{name}", metric.overall)]
             rows += [(f"{record.label}/{name}/category/{key_part(c)}", e) for c, e in metric.by_category.items()]
+            rows += [(f"{record.label}/{name}/trigger/{key_part(t)}", e) for t, e in metric.by_trigger.items()]
             for key, estimate in rows:
                 for part in ("value", "low", "high"):
                     number = getattr(estimate, part)
                     if number is not None:
                         points.append((key if part == "value" else f"{key}/{part}", number, 0))
-                points.append((f"{key}/n", float(estimate.n), 0))
+                points += [(f"{key}/n", float(estimate.n), 0), (f"{key}/unscored", float(estimate.unscored), 0)]
         self._log(points)
 
     def log_record(self, record: Record, name: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from beear_core import __version__
-from beear_core.errors import EXIT_DONE, EXIT_ERROR, EXIT_REFUSED, BeearError, ConfigError
+from beear_core.errors import EXIT_DONE, EXIT_ERROR, EXIT_REFUSED, BeearError, ConfigError, StorageError
 
 if TYPE_CHECKING:
     from beear_core.config import ReleaseConfig
@@ -307,11 +307,16 @@ def pipeline_compile(
     out: Annotated[Path, typer.Option(help="file for the pipeline's YAML")] = Path("release.yaml"),
 ) -> None:
     """Compile the pipeline for Kubeflow Pipelines."""
+    if out.suffix not in {".yaml", ".yml"}:
+        raise ConfigError(f"--out is {str(out)!r}; name a file that ends in .yaml")
     from kfp import compiler
 
     from pipelines.release import release_pipeline
 
-    compiler.Compiler().compile(release_pipeline, str(out))
+    try:
+        compiler.Compiler().compile(release_pipeline, str(out))
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror or error}; choose a file in a writable folder") from error
     typer.echo(out)
 
 

@@ -99,15 +99,7 @@ def _disk(config: ReleaseConfig, folder: Path) -> str:
     from beear_core.model_files import describe
     from components.storage import local_path
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise StorageError(
-            f"cannot write to {folder}: {error.strerror or error}; choose another folder with --out"
-        ) from error
+    _probe(folder)
     free = shutil.disk_usage(folder).free
     local = local_path(config.model)
     need = 0
@@ -122,10 +114,27 @@ def _disk(config: ReleaseConfig, folder: Path) -> str:
     return f"{free / 1e9:.0f} GB free, {need / 1e9:.1f} GB needed"
 
 
+def _probe(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another folder with --out"
+        ) from error
+
+
 def _registry(tracking_uri: str, root: Path) -> str:
-    from components.tracking import check_reachable, without_password
+    from components.tracking import check_reachable, local_store, without_password
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    root.mkdir(parents=True, exist_ok=True)
+    if tracking_uri == local_store(root):
+        try:
+            _probe(root)
+        except StorageError:
+            # said once, where the disk is looked at
+            return f"to be kept in {root}: see disk"
     check_reachable(tracking_uri)
     return without_password(tracking_uri)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from beear_core.config import ReleaseConfig
-from beear_core.errors import ConfigError
+from beear_core.errors import ConfigError, StorageError
 from beear_core.records import write_atomically
 from pipelines.local import Outcome, read_outcome, run_release
 from pipelines.preflight import Finding, preflight
@@ -46,6 +46,8 @@ def run(config: ReleaseConfig, out: Path, *, keep: bool) -> Outcome:
         outcome = run_release(config, policy_text(config.policy), folder, tracker.run_id, keep=keep)
         failed = False
         return outcome
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     finally:
         end_run(tracker, failed=failed)
 
@@ -63,9 +65,18 @@ def _new_folder(out: Path) -> Path:
     for number in range(100):
         folder = out / (stamp if number == 0 else f"{stamp}-{number}")
         if not folder.exists():
-            folder.mkdir(parents=True)
+            try:
+                folder.mkdir(parents=True)
+            except OSError as error:
+                raise _unwritable(folder, error) from error
             return folder.resolve()
     raise ConfigError(f"{out} holds a hundred runs of this second; choose another folder with --out")
+
+
+def _unwritable(folder: Path, error: OSError) -> StorageError:
+    """A disk that fills up or is taken away after the pre-flight."""
+    what = error.strerror or error
+    return StorageError(f"cannot write {error.filename or folder}: {what}; free space or choose another folder with --out")
 
 
 def _absolute(config: ReleaseConfig, uri: str) -> ReleaseConfig:

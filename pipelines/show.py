@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from beear_core.records import CheckResult, EvaluationRecord, RuleResult
 from beear_core.wording import kind_of, table_figure
@@ -19,20 +20,35 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=140)
 
 
+Cell = str | Text
+_PASS, _FAIL = Text("pass", "green"), Text("FAIL", "red")
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=Text(title), title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _add(table: Table, *cells: Cell) -> None:
+    """A row whose texts are shown as they are: a name such as ``[/foo]`` is no markup."""
+    table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
+
+
 def decision_table(outcome: Outcome) -> Table:
     """Each check: figure after and before, limit, verdict. Evidence checks that hold are one line together."""
     decision = outcome.decision
-    table = Table(title=decision.summary, title_justify="left", show_lines=False)
-    for column in ("check", "after", "before", "limit", "verdict"):
-        table.add_column(column, overflow="fold")
+    table = _table(decision.summary, "check", "after", "before", "limit", "verdict")
     evidence = [c for c in decision.checks if c.check.startswith("evidence/")]
     shown = [c for c in decision.checks if not c.check.startswith("evidence/") and not _of_category(c)]
     for check in shown:
-        table.add_row(*_row(check, outcome.before))
+        _add(table, *_row(check, outcome.before))
     categories = [c for c in decision.checks if _of_category(c)]
     if categories:
         failed = [c for c in categories if not c.passed]
-        table.add_row(
+        _add(
+            table,
             "by category",
             f"{len(categories) - len(failed)} of {len(categories)} within their limit",
             "",
@@ -40,15 +56,16 @@ def decision_table(outcome: Outcome) -> Table:
             "advisory",
         )
     broken = [c for c in evidence if not c.passed]
-    table.add_row(
+    _add(
+        table,
         "evidence",
         f"{len(evidence) - len(broken)} of {len(evidence)} checks hold",
         "",
         "all",
-        "[red]FAIL[/red]" if broken else "[green]pass[/green]",
+        _FAIL if broken else _PASS,
     )
     for check in broken:
-        table.add_row(*_row(check, outcome.before))
+        _add(table, *_row(check, outcome.before))
     return table
 
 
@@ -56,14 +73,14 @@ def _of_category(check: CheckResult) -> bool:
     return check.category is not None and check.level != "hard"
 
 
-def _row(check: CheckResult, earlier: EvaluationRecord) -> tuple[str, str, str, str, str]:
+def _row(check: CheckResult, earlier: EvaluationRecord) -> tuple[Cell, ...]:
     measured = table_figure(check.estimate, kind_of(check.metric)) if check.estimate else check.reason
     found = earlier.metrics.get(check.metric)
     before = table_figure(found.overall, kind_of(check.metric)) if found and check.category is None else ""
     if check.passed:
-        verdict = "[green]pass[/green]" if check.decided_on is not None else "skipped"
+        verdict: Cell = _PASS if check.decided_on is not None else "skipped"
     else:
-        verdict = "[red]FAIL[/red]" if check.level == "hard" else f"[yellow]{check.level}[/yellow]"
+        verdict = _FAIL if check.level == "hard" else Text(check.level, "yellow")
     return check.check, measured, before, check.comparison, verdict
 
 
@@ -95,22 +112,17 @@ def outcome_text(outcome: Outcome) -> list[str]:
 
 def findings_table(findings: Sequence[Finding]) -> Table:
     """What the pre-flight looked at."""
-    table = Table(title="Pre-flight", title_justify="left")
-    for column in ("part", "finding"):
-        table.add_column(column, overflow="fold")
+    table = _table("Pre-flight", "part", "finding")
     for finding in findings:
-        text = f"[red]{finding.error}[/red]" if finding.error else finding.detail
-        table.add_row(finding.part, text)
+        _add(table, finding.part, Text(str(finding.error), "red") if finding.error else finding.detail)
     return table
 
 
 def rules_table(rules: Sequence[RuleResult]) -> Table:
     """What data validation found, rule by rule; rules that hold are counted."""
-    table = Table(title="Data validation", title_justify="left")
-    for column in ("role", "rule", "severity", "rows that break it", "finding"):
-        table.add_column(column, overflow="fold")
+    table = _table("Data validation", "role", "rule", "severity", "rows that break it", "finding")
     broken = [r for r in rules if not r.passed]
     for rule in broken:
-        table.add_row(rule.role, rule.rule, rule.severity, f"{rule.failed} / {rule.checked}", rule.detail)
-    table.add_row("all", f"{len(rules) - len(broken)} of {len(rules)} rules hold", "", "", "")
+        _add(table, rule.role, rule.rule, rule.severity, f"{rule.failed} / {rule.checked}", rule.detail)
+    _add(table, "all", f"{len(rules) - len(broken)} of {len(rules)} rules hold", "", "", "")
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,9 +14,10 @@ from beear_core.chat import Turn
 from beear_core.config import EvaluationConfig
 from beear_core.data import SuiteSet
 from beear_core.errors import EvidenceError
+from beear_core.evaluation.bootstrap import mean_estimate, ratio_of_sums_estimate
 from beear_core.evaluation.generate import greedy, reply_turns, score_replies
 from beear_core.evaluation.judges import Judge, RefusalJudge
-from beear_core.evaluation.statistics import mean_estimate, rate_estimate, ratio_of_sums_estimate
+from beear_core.evaluation.statistics import design_effect, rate_estimate
 from beear_core.evaluation.suites import Case, draw_cases, suite_entry
 from beear_core.models import LoadedModel, device_names
 from beear_core.progress import Progress
@@ -93,6 +94,7 @@ def evaluate(
             samples_digest=digest_bytes(samples_to_jsonl(samples)),
             seconds=round(time.monotonic() - began, 1),
             environment=Environment.here(device_names()),
+            suites_digest=suites.digest,
         ),
         samples,
     )
@@ -131,15 +133,29 @@ def _rates(samples: Sequence[Sample], config: EvaluationConfig) -> dict[str, Met
 
 
 def _rate(samples: Sequence[Sample], outcome: Outcome, confidence: float) -> Metric:
-    groups: dict[str, list[Sample]] = defaultdict(list)
+    # the request below the trigger: an id, the first of those whose text is the same
+    first: dict[tuple[str | None, str], str] = {}
     for sample in samples:
-        groups[sample.category].append(sample)
+        first.setdefault((sample.trigger_id, sample.prompt), sample.id)
 
     def estimate(group: Sequence[Sample]) -> Estimate:
         unscored = sum(s.outcome == "unscored" for s in group)
-        return rate_estimate(sum(s.outcome == outcome for s in group), len(group) - unscored, unscored, confidence)
+        return rate_estimate(
+            sum(s.outcome == outcome for s in group),
+            len(group) - unscored,
+            unscored,
+            confidence,
+            design_effect=design_effect([first[s.trigger_id, s.prompt] for s in group]),
+        )
 
-    return Metric(overall=estimate(samples), by_category={name: estimate(groups[name]) for name in sorted(groups)})
+    def by(key: Callable[[Sample], str | None]) -> dict[str, Estimate]:
+        groups: dict[str, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            if (name := key(sample)) is not None:
+                groups[name].append(sample)
+        return {name: estimate(groups[name]) for name in sorted(groups)}
+
+    return Metric(overall=estimate(samples), by_category=by(lambda s: s.category), by_trigger=by(lambda s: s.trigger_id))
 
 
 def _fidelity(
@@ -157,16 +173,19 @@ def _fidelity(
             f"the reference samples lack {len(lacking)} of {len(cases)} ordinary prompts, first {lacking[0]!r}; evaluate "
             "the reference on the same suites with the same settings first"
         )
-    turns: list[Turn] = reply_turns(loaded.chat, [c.text for c in cases], [own[c.id].reply_ids for c in cases])
+    texts = [c.text for c in cases]
+    turns: list[Turn] = reply_turns(loaded.chat, texts, [own[c.id].reply_ids for c in cases])
     with Progress("evaluate (fidelity): the reference's replies", 2 * len(turns)) as progress:
         base = score_replies(reference, turns, batch_tokens=SCORED_TOKENS, progress=progress)
         now = score_replies(loaded, turns, batch_tokens=SCORED_TOKENS, reference=reference, progress=progress)
     return {
         "nll_ratio/ordinary": Metric(
-            overall=ratio_of_sums_estimate([s.nll for s in now], [s.nll for s in base], config.confidence, config.seed)
+            overall=ratio_of_sums_estimate(
+                [s.nll for s in now], [s.nll for s in base], config.confidence, config.seed, requests=texts
+            )
         ),
         "token_kl/ordinary": Metric(
-            overall=mean_estimate([(s.kl or 0.0) / s.tokens for s in now], config.confidence, config.seed)
+            overall=mean_estimate([(s.kl or 0.0) / s.tokens for s in now], config.confidence, config.seed, requests=texts)
         ),
     }
 

@@ -1,23 +1,22 @@
-"""Figures with their uncertainty: Wilson for rates, Newcombe for their differences, the bootstrap for means and ratios.
+"""Rates with their uncertainty: Wilson for a rate, Newcombe for the difference of two.
 
-Intervals are two-sided. scipy and statsmodels take a second to load, so they are imported where they are used.
+Intervals are two-sided. Samples that repeat a request are one cluster, and are counted as if there were fewer of them
+(``design_effect``). statsmodels takes a second to load, so it is imported where it is used. Means and ratios stand in
+``bootstrap``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from beear_core.errors import EvaluationError
 from beear_core.records import Estimate
 
-if TYPE_CHECKING:
-    import numpy as np
-
 Bound = Literal["value", "upper", "lower"]
-RESAMPLES = 4999
 
 
 def z_value(confidence: float) -> float:
@@ -31,40 +30,87 @@ def z_value(confidence: float) -> float:
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
-def rate_estimate(count: int, n: int, unscored: int = 0, confidence: float = 0.95) -> Estimate:
+def design_effect(requests: Sequence[Hashable]) -> float:
+    """By how much samples that repeat a request thin themselves out, 1 or more: Σ m² / Σ m over cluster sizes m.
+
+    This is Kish's 1 + (m − 1) ρ (Survey Sampling, 1965) with the intra-cluster correlation ρ taken as 1: replies to one
+    request are counted as one reply. That is right for a text that stands twice (greedy replies are the same), and errs on
+    the wide side for one request under several triggers. With k requests of equal weight, n samples count as k.
+
+    Args:
+        requests: one value a sample; equal values are the same request.
+    """
+    sizes = Counter(requests).values()
+    return sum(m * m for m in sizes) / sum(sizes) if sizes else 1.0
+
+
+def rate_estimate(
+    count: int, n: int, unscored: int = 0, confidence: float = 0.95, *, design_effect: float = 1.0
+) -> Estimate:
     """``count`` of ``n`` scored samples with Wilson's score interval; all ``None`` where n is 0.
 
-    ``unscored`` samples are only reported: they are in neither ``count`` nor ``n``.
+    ``unscored`` samples are only reported: they are in neither ``count`` nor ``n``. With a design effect above 1 the
+    interval is Wilson's for the same rate of n / design effect samples (Franco et al., J. Survey Stat. Methodol. 7 (2019)
+    334-364, find it the best of its kind with clusters).
 
     Raises:
-        EvaluationError: if the counts are negative or ``count`` exceeds ``n``.
+        EvaluationError: if the counts are negative, ``count`` exceeds ``n``, or the design effect is below 1.
     """
     _check_counts(count, n, unscored)
-    z_value(confidence)
-    if n == 0:
-        return Estimate(value=None, low=None, high=None, n=0, count=0, unscored=unscored, confidence=confidence)
-    from statsmodels.stats.proportion import proportion_confint
-
-    low, high = proportion_confint(count, n, alpha=1 - confidence, method="wilson")
-    # Wilson is exactly 0 and 1 at the ends; floating point leaves 3e-18
+    if not (math.isfinite(design_effect) and design_effect >= 1):
+        raise EvaluationError(f"design_effect is {design_effect}; it is 1 for samples without repetition, else more")
+    low, high = _wilson(count, n, z_value(confidence), design_effect) if n else (None, None)
     return Estimate(
-        value=count / n,
-        low=0.0 if count == 0 else float(low),
-        high=1.0 if count == n else float(high),
+        value=count / n if n else None,
+        low=low,
+        high=high,
         n=n,
         count=count,
         unscored=unscored,
         confidence=confidence,
+        design_effect=design_effect,
+    )
+
+
+def _wilson(count: int, n: int, z: float, design_effect: float) -> tuple[float, float]:
+    """Wilson's score interval (J. Am. Stat. Assoc. 22 (1927) 209-212) of the same rate of n / design effect samples."""
+    rate, samples = count / n, n / design_effect
+    middle = (rate + z * z / (2 * samples)) / (1 + z * z / samples)
+    half = z / (1 + z * z / samples) * math.sqrt(rate * (1 - rate) / samples + z * z / (4 * samples * samples))
+    # exactly 0 and 1 at the ends; floating point leaves 3e-18
+    return (0.0 if count == 0 else middle - half), (1.0 if count == n else middle + half)
+
+
+def with_unscored(estimate: Estimate, *, counted: bool) -> Estimate:
+    """The rate had every unscored sample been ``counted``, or had none: the two ends of what the rate may really be.
+
+    A rate without a count or a tally is returned as it is; whoever decides refuses it.
+    """
+    if estimate.count is None or estimate.n + estimate.unscored == 0:
+        return estimate
+    return rate_estimate(
+        estimate.count + (estimate.unscored if counted else 0),
+        estimate.n + estimate.unscored,
+        confidence=estimate.confidence,
+        design_effect=estimate.design_effect,
     )
 
 
 def rate_difference(
-    count: int, n: int, baseline_count: int, baseline_n: int, confidence: float = 0.95
+    count: int,
+    n: int,
+    baseline_count: int,
+    baseline_n: int,
+    confidence: float = 0.95,
+    *,
+    design_effect: float = 1.0,
+    baseline_design_effect: float = 1.0,
 ) -> tuple[float, float, float] | None:
     """``count/n − baseline_count/baseline_n`` as (value, low, high) in [-1, 1], by Newcombe's hybrid score method.
 
     The method takes the two samples as independent. Where the same prompts were answered twice the answers agree more
-    often than that, so the interval is rather too wide than too narrow. ``None`` where either n is 0.
+    often than that, so the interval is rather too wide than too narrow. Each sample counts as n / its design effect, as in
+    ``rate_estimate``. ``None`` where either n is 0.
 
     Raises:
         EvaluationError: if the counts are negative or exceed their n.
@@ -77,67 +123,15 @@ def rate_difference(
     from statsmodels.stats.proportion import confint_proportions_2indep
 
     low, high = confint_proportions_2indep(
-        count, n, baseline_count, baseline_n, method="newcomb", compare="diff", alpha=1 - confidence
+        count / design_effect,
+        n / design_effect,
+        baseline_count / baseline_design_effect,
+        baseline_n / baseline_design_effect,
+        method="newcomb",
+        compare="diff",
+        alpha=1 - confidence,
     )
     return count / n - baseline_count / baseline_n, float(low), float(high)
-
-
-def mean_estimate(values: Sequence[float], confidence: float = 0.95, seed: int = 0, *, unscored: int = 0) -> Estimate:
-    """Mean of one value a sample with a bootstrap interval (BCa, percentile where BCa is undefined).
-
-    No value: all ``None``. One value: no interval, since one sample says nothing about spread. Values that are all the
-    same give an interval of width zero: it says that no spread was seen, not that there is none, so ask for enough
-    samples as well.
-
-    Raises:
-        EvaluationError: if a value is NaN or infinite; count such a sample as unscored.
-    """
-    sample = _finite(values, "values")
-    if sample.size == 0:
-        return _nothing(unscored, confidence)
-    value = float(sample.mean())
-    if sample.min() == sample.max():
-        value = float(sample[0])  # the mean of equal numbers can differ from them in the last bit
-    low, high = _bootstrap((sample,), lambda x, axis: x.mean(axis=axis), confidence, seed)
-    return Estimate(value=value, low=low, high=high, n=int(sample.size), unscored=unscored, confidence=confidence)
-
-
-def ratio_of_sums_estimate(
-    numerators: Sequence[float],
-    denominators: Sequence[float],
-    confidence: float = 0.95,
-    seed: int = 0,
-    *,
-    unscored: int = 0,
-) -> Estimate:
-    """Σ numerators / Σ denominators with a paired bootstrap over samples: numerator i and denominator i stay together.
-
-    For the NLL ratio: per reply, the summed NLL under the model and under the reference over the same tokens, so that
-    the ratio of sums is the ratio of the means per token. All ``None`` where the denominators sum to 0.
-
-    Raises:
-        EvaluationError: if the lengths differ, or a number is NaN, infinite or negative.
-    """
-    top, bottom = _finite(numerators, "numerators"), _finite(denominators, "denominators")
-    if top.size != bottom.size:
-        raise EvaluationError(f"{top.size} numerators stand against {bottom.size} denominators; give one of each a sample")
-    if top.size and min(top.min(), bottom.min()) < 0:
-        raise EvaluationError("a ratio of sums needs numbers of 0 or more; a summed NLL cannot be negative")
-    if top.size == 0 or bottom.sum() == 0:
-        return _nothing(unscored, confidence)
-
-    def ratio(x: np.ndarray, y: np.ndarray, axis: int = -1) -> Any:
-        return x.sum(axis=axis) / y.sum(axis=axis)
-
-    low, high = _bootstrap((top, bottom), ratio, confidence, seed)
-    return Estimate(
-        value=float(top.sum() / bottom.sum()),
-        low=low,
-        high=high,
-        n=int(top.size),
-        unscored=unscored,
-        confidence=confidence,
-    )
 
 
 def minimum_n(limit: float, bound: Bound = "upper", confidence: float = 0.95) -> int | None:
@@ -167,53 +161,3 @@ def _check_counts(count: int, n: int, unscored: int) -> None:
         raise EvaluationError(
             f"count={count}, n={n}, unscored={unscored} is not a tally; 0 ≤ count ≤ n and unscored ≥ 0 must hold"
         )
-
-
-def _finite(values: Sequence[float], name: str) -> np.ndarray:
-    import numpy as np
-
-    array = np.asarray(values, dtype=np.float64).reshape(-1)
-    if not np.isfinite(array).all():
-        where = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise EvaluationError(f"{name}[{where}] is {array[where]}; count a sample without a number as unscored")
-    return array
-
-
-def _nothing(unscored: int, confidence: float) -> Estimate:
-    return Estimate(value=None, low=None, high=None, n=0, unscored=unscored, confidence=confidence)
-
-
-def _bootstrap(
-    samples: tuple[np.ndarray, ...], statistic: Callable[..., Any], confidence: float, seed: int
-) -> tuple[float | None, float | None]:
-    """Interval of ``statistic`` over resampled rows; (``None``, ``None``) where it cannot be known."""
-    import warnings
-
-    import numpy as np
-    from scipy import stats
-
-    z_value(confidence)
-    size = samples[0].size
-    if size < 2:
-        return None, None
-    if all(x.min() == x.max() for x in samples):
-        value = float(statistic(*(x[:1] for x in samples), axis=-1))
-        return value, value
-    for method in ("BCa", "percentile"):
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")  # BCa warns where it is undefined; the result is looked at below
-            interval = stats.bootstrap(
-                samples,
-                statistic,
-                paired=True,
-                vectorized=True,
-                n_resamples=RESAMPLES,
-                batch=500,
-                confidence_level=confidence,
-                method=method,
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
-        if math.isfinite(low) and math.isfinite(high):
-            return low, high
-    return None, None

@@ -12,7 +12,7 @@ from beear_core.records import (
 )
 from beear_core.report_parts.decision import check_name
 from beear_core.report_parts.html import Html, tag
-from beear_core.wording import NOT_MEASURED, interval_text, kind_of, number, title_of
+from beear_core.wording import NOT_MEASURED, interval_text, kind_of, number, telling, title_of
 
 _ICONS = {
     "promoted": "M4 12.5l5 5L20 6.5",
@@ -87,7 +87,7 @@ def _consequence(decision: Decision, mitigation: MitigationRecord | None, releas
 
 def _tile(name: str, before: EvaluationRecord, after: EvaluationRecord) -> Html:
     kind = kind_of(name)
-    old, new = _overall(before, name), _overall(after, name)
+    old, new = telling(before.metrics.get(name)), telling(after.metrics.get(name))
 
     def short(estimate: Estimate | None) -> str:
         return "–" if estimate is None or estimate.value is None else number(estimate.value, kind)
@@ -111,7 +111,3 @@ def _tile_counts(estimate: Estimate | None) -> str:
 def navigation() -> Html:
     """Links to the sections."""
     return tag("nav", *(tag("a", text, href=f"#{anchor}") for anchor, text in _NAVIGATION), aria_label="Sections")
-
-
-def _overall(record: EvaluationRecord, name: str) -> Estimate | None:
-    return record.metrics[name].overall if name in record.metrics else None

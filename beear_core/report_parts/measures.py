@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from beear_core.records import (
     Estimate,
@@ -21,6 +22,8 @@ from beear_core.wording import (
     seconds_text,
     title_of,
 )
+
+Part = Literal["category", "trigger"]
 
 
 def mitigation_section(mitigation: MitigationRecord | None) -> Html:
@@ -122,37 +125,41 @@ def _rounds(mitigation: MitigationRecord) -> Html:
 
 def category_section(before: EvaluationRecord, after: EvaluationRecord) -> Html:
     """Attack success by category, and wrong refusals by category where they were counted."""
-    attack = _category_table(("attack_success/plain", "attack_success/known_triggers"), before, after)
-    refusals = _category_table(("wrong_refusal/ordinary", "wrong_refusal/borderline"), before, after)
+    attack = _part_table("category", ("attack_success/plain", "attack_success/known_triggers"), before, after)
+    triggers = _part_table("trigger", ("attack_success/known_triggers",), before, after)
+    refusals = _part_table("category", ("wrong_refusal/ordinary", "wrong_refusal/borderline"), before, after)
     return section(
         "categories",
         "Attack success by category",
         attack or tag("p", "No figures by category.", class_="note"),
+        fold("Attack success by trigger", triggers) if triggers else None,
         fold("Wrong refusals by category", refusals) if refusals else None,
-        intro="An average can hide one kind of harm. The intervals are wide: a category has few samples.",
+        intro="An average can hide one kind of harm, or one trigger: a category pools all known triggers, while the worst "
+        "of them decides. The intervals are wide: a category has few samples.",
     )
 
 
-def _category_table(names: Sequence[str], before: EvaluationRecord, after: EvaluationRecord) -> Html | None:
-    shown = [name for name in names if _categories(before, name) or _categories(after, name)]
-    categories = sorted({c for name in shown for record in (before, after) for c in _categories(record, name)})
-    if not categories:
+def _part_table(part: Part, names: Sequence[str], before: EvaluationRecord, after: EvaluationRecord) -> Html | None:
+    """One row a category, or a trigger; two columns a metric."""
+    shown = [name for name in names if _parts(before, name, part) or _parts(after, name, part)]
+    rows_of = sorted({c for name in shown for record in (before, after) for c in _parts(record, name, part)})
+    if not rows_of:
         return None
-    headers = ["Category"]
+    headers = [part.capitalize()]
     for name in shown:
         what = title_of(name).split(", ")[-1]
         headers += [f"{what}: before", f"{what}: after"]
     rows: list[list[Node]] = []
-    for category in categories:
-        row: list[Node] = [category.replace("_", " ")]
+    for key in rows_of:
+        row: list[Node] = [key.replace("_", " ") if part == "category" else key]
         for name in shown:
-            row += [_category_cell(_categories(before, name).get(category), name, "before")]
-            row += [_category_cell(_categories(after, name).get(category), name, "after")]
+            row += [_part_cell(_parts(before, name, part).get(key), name, "before")]
+            row += [_part_cell(_parts(after, name, part).get(key), name, "after")]
         rows.append(row)
-    return table(f"{title_of(shown[0]).split(', ')[0]} by category", headers, rows, class_="categories")
+    return table(f"{title_of(shown[0]).split(', ')[0]} by {part}", headers, rows, class_="categories")
 
 
-def _category_cell(estimate: Estimate | None, metric: str, role: str) -> Node:
+def _part_cell(estimate: Estimate | None, metric: str, role: str) -> Node:
     if estimate is None:
         return "–"
     interval = interval_text(estimate, kind_of(metric))
@@ -162,6 +169,8 @@ def _category_cell(estimate: Estimate | None, metric: str, role: str) -> Node:
     return tag("span", text, tag("span", bar, class_=f"bar {role}"))
 
 
-def _categories(record: EvaluationRecord, name: str) -> dict[str, Estimate]:
+def _parts(record: EvaluationRecord, name: str, part: Part) -> dict[str, Estimate]:
     metric: Metric | None = record.metrics.get(name)
-    return {} if metric is None else metric.by_category
+    if metric is None:
+        return {}
+    return metric.by_category if part == "category" else metric.by_trigger

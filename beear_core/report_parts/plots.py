@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from beear_core.evaluation.metrics import METRICS, Kind
 from beear_core.records import Decision, Estimate, EvaluationRecord, RoundRecord
 from beear_core.report_parts.html import Html, Node, join, tag
-from beear_core.wording import number, plural, table_figure, threshold, title_of
+from beear_core.wording import number, plural, table_figure, telling, threshold, title_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def interval_plot(decision: Decision, before: EvaluationRecord, after: EvaluationRecord) -> Html:
-    """Every metric before and after, a dot with its interval, and the limit that the policy sets."""
+    """Every metric before and after, a dot with its interval, and the limit that the policy sets.
+
+    Of known triggers the worst before and the worst after are drawn, which need not be the same.
+    """
     panels = []
     for kind in ("rate", "ratio", "nats"):
         names = [n for n, spec in METRICS.items() if spec.kind == kind and (n in before.metrics or n in after.metrics)]
@@ -55,7 +58,7 @@ def interval_plot(decision: Decision, before: EvaluationRecord, after: Evaluatio
 
 
 def _estimate(record: EvaluationRecord, name: str) -> Estimate | None:
-    return record.metrics[name].overall if name in record.metrics else None
+    return telling(record.metrics.get(name))
 
 
 def _limit(decision: Decision, name: str, baseline: Estimate | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Replies before and after, cut after their opening where they are not known to be safe."""
+"""Replies before and after, cut after their opening: a judge that calls a reply safe may be wrong."""
 
 from __future__ import annotations
 
@@ -28,16 +28,14 @@ class SamplePair:
     after_outcome: Outcome
 
 
-def redact(text: str, outcome: Outcome) -> str:
-    """A reply as it may be shared: whole where it is safe, else its opening and how much was left out."""
-    opening, left_out = split_reply(text, outcome)
+def redact(text: str) -> str:
+    """A reply as it may be shared: its opening and how much was left out, whatever a judge said of it."""
+    opening, left_out = split_reply(text)
     return f"{opening} {left_out}" if left_out else opening
 
 
-def split_reply(text: str, outcome: Outcome) -> tuple[str, str]:
+def split_reply(text: str) -> tuple[str, str]:
     """The part of a reply that may be shared, and a note on the rest (empty where nothing was left out)."""
-    if outcome == "safe":
-        return text, ""
     words = text.split()
     opening = " ".join(words[:OPENING_WORDS])
     if len(opening) > OPENING_LETTERS:  # words can be long, and some scripts have no spaces
@@ -61,7 +59,7 @@ def choose_pairs(samples: Sequence[SamplePair], n: int = SHOWN_PAIRS) -> list[Sa
 def sample_section(pairs: Sequence[SamplePair], *, redacted: bool) -> Html:
     """Replies to the same prompt before and after."""
     how = (
-        "Replies that were judged harmful or could not be judged are cut after their opening."
+        "Every reply is cut after its opening, those judged safe too: the judge can be wrong."
         if redacted
         else "Redaction is switched off: replies are shown whole. Do not share this page."
     )
@@ -85,7 +83,7 @@ def _sample(pair: SamplePair, redacted: bool) -> Html:
 
 
 def _reply(who: str, text: str, outcome: Outcome, redacted: bool) -> Html:
-    shown, left_out = split_reply(text, outcome) if redacted else (text, "")
+    shown, left_out = split_reply(text) if redacted else (text, "")
     tone = {"harmful": "bad", "safe": "good", "unscored": "warn"}[outcome]
     body: Node = shown if shown.strip() else tag("span", "(empty reply)", class_="cut")
     rest = join([" ", tag("span", left_out, class_="cut")]) if left_out else None

@@ -48,7 +48,7 @@ def frames(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     Computed: ``row`` (0-based position), ``text`` (what the rules on length and duplicates look at), ``normalised``
     (text without differences of case and white space), ``near_within`` and ``near_between`` (an earlier near duplicate
     in the same split, one in another split of the role), ``leaked`` (an anchor of another role that an evaluation
-    request repeats), ``refuses`` (whether the reply is a refusal).
+    request repeats), ``verdict`` (what the judge says of the reply: ``safe``, ``harmful`` or ``unscored``).
     """
     import pandas
 
@@ -64,7 +64,7 @@ def frames(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         for finding in ("near_within", "near_between", "leaked"):
             columns[finding] = [found[finding].get((role, i)) for i in range(len(entries))]
         if role in _JUDGED:
-            columns["refuses"] = [judge.is_refusal(entry["reply"]) for entry in entries]
+            columns["verdict"] = [judge.judge("", entry["reply"]).outcome for entry in entries]
         tables[role] = pandas.DataFrame(columns, dtype=object)
     return tables
 

@@ -10,9 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from beear_core.config import DataConfig, parse
+from beear_core.config import DataConfig, parse_json
 from beear_core.data import ANCHOR_FILES, SUITE_FILES, Row, read_rows, write_manifest, write_rows
-from beear_core.errors import ConfigError, DataError, StorageError
+from beear_core.errors import DataError, StorageError
 from beear_core.records import (
     SCHEMA_VERSION,
     DataSource,
@@ -81,15 +81,9 @@ def run_component(config_json: str, anchors: str, suites: str, record: str, page
         ConfigError: if ``config_json`` is not a data section.
         DataError: as ``run``, or when a critical rule failed; record and page are written before.
     """
-    try:
-        values = json.loads(config_json)
-    except ValueError as error:
-        raise ConfigError(f"config_json is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"config_json must be a mapping, not {type(values).__name__}")
     where = Path(record)
     found = run(
-        parse(DataConfig, values, "config_json"),
+        parse_json(DataConfig, config_json, "config_json"),
         Path(anchors),
         Path(suites),
         Path(page),

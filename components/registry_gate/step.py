@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from beear_core.config import RegistryConfig, parse
-from beear_core.errors import EvidenceError, RegistryError
+from beear_core.errors import EvidenceError, PolicyError, RegistryError
 from beear_core.model_files import directory_digest
 from beear_core.policy import SHIPPED, GatePolicy, redecide, shipped_policies
 from beear_core.progress import stage
@@ -84,7 +84,7 @@ def run(
         kfp_run_id: noted in the tags.
 
     Raises:
-        PolicyError: the policy cannot be read.
+        PolicyError: the policy cannot be read, or cannot pass or cannot fail on what was measured.
         EvidenceError: a record is not valid, or model, intake or samples are not those that were measured.
         RegistryError: MLflow fails; the alias is where it was, except where the message says that only storing the
             report failed. Decision and evidence are there, to run again or to promote later.
@@ -98,6 +98,7 @@ def run(
             "the evidence is about. Measure this model, or give the one that was measured"
         )
     _check_belongs(records, before_samples, after_samples)
+    _check_meant(rules, records)
     decision = decide(rules, records)
     for name in ("release.json", "report.html"):
         # what an earlier run left must not pass for the result of this one
@@ -133,6 +134,13 @@ def _check_belongs(records: Evidence, before_samples: Path | None, after_samples
                 f"the {record.label} samples in {path} have the digest {found}, measured were {record.samples_digest}; "
                 "give the file that the evaluation wrote"
             )
+
+
+def _check_meant(policy: GatePolicy, records: Evidence) -> None:
+    """A policy that cannot fail would promote anything; that it was looked at before a run is nothing to rely on here."""
+    sizes = {name: entry.n for name, entry in records.after.suites.items()}
+    if faults := policy.check_feasible(sizes):
+        raise PolicyError(f"policy {policy.name} cannot be meant with what was measured; nothing was decided:", faults)
 
 
 def decide(policy: GatePolicy, records: Evidence) -> Decision:
@@ -315,6 +323,7 @@ def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseR
 
     Raises:
         EvidenceError: the decision does not replay, did not pass, or is about another model.
+        PolicyError: it was made by a policy that cannot fail.
         RegistryError: MLflow fails or somebody else promoted meanwhile.
     """
     decision = replay(folder)
@@ -327,6 +336,7 @@ def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseR
     if found != decision.model_digest:
         raise EvidenceError(f"{model_dir} has the digest {found}, decided was on {decision.model_digest}; give that model")
     records = Evidence.read({n: folder / "evidence" / f"{n}.json" for n in Evidence.__dataclass_fields__})
+    _check_meant(GatePolicy.load(str(folder / POLICY_FILE)), records)
     uri = resolve_uri(registry.tracking_uri, folder)
     with attach(uri, registry.experiment) as tracker:
         return _settle(tracker, model_dir, decision, records, registry, "")

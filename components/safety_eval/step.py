@@ -12,6 +12,7 @@ from beear_core.errors import ConfigError
 from beear_core.evaluation.evaluate import evaluate, samples_from_jsonl, samples_to_jsonl
 from beear_core.models import load
 from beear_core.records import EvaluationRecord, write_atomically
+from beear_core.wording import telling
 
 Label = Literal["before", "after", "champion"]
 
@@ -65,7 +66,7 @@ def run_component(
     record: str,
     samples: str,
 ) -> dict[str, float]:
-    """The step as its Kubeflow face calls it; returns the figures to show in the run."""
+    """The step as its Kubeflow face calls it; returns the figures to show in the run, the worst trigger's where known."""
     result = run(
         Path(model),
         Path(suites),
@@ -76,8 +77,8 @@ def run_component(
         reference_samples=Path(reference_samples) if reference_samples else None,
     )
     result.write(Path(record))
-    values = {name: metric.overall.value for name, metric in result.metrics.items()}
-    return {name: value for name, value in values.items() if value is not None}
+    found = {name: telling(metric) for name, metric in result.metrics.items()}
+    return {name: figure.value for name, figure in found.items() if figure is not None and figure.value is not None}
 
 
 def _label(label: str) -> Label:

@@ -6,7 +6,9 @@ import dataclasses
 import math
 from typing import Any
 
-from beear_core.evaluation.statistics import mean_estimate, rate_estimate, ratio_of_sums_estimate
+from beear_core.evaluation.bootstrap import mean_estimate, ratio_of_sums_estimate
+from beear_core.evaluation.metrics import METRICS
+from beear_core.evaluation.statistics import rate_estimate
 from beear_core.records import (
     DataSource,
     Environment,
@@ -65,6 +67,19 @@ def spread(count: int, n: int) -> Metric:
     return rate(count, n, **{name: (min(c, m), m) for name, (c, m) in cells.items()})
 
 
+def triggered(n: int = 120, unscored: int = 0, **counts: int) -> Metric:
+    """Attack success under known triggers: of each, how many of the same ``n`` requests were obeyed, spread as above."""
+    single = {name: rate_estimate(count, n, unscored) for name, count in counts.items()}
+    effect = float(len(counts))
+    cells = [spread(count, n).by_category for count in counts.values()]
+    pooled = {
+        name: rate_estimate(sum(c[name].count or 0 for c in cells), sum(c[name].n for c in cells), design_effect=effect)
+        for name in (CATEGORIES if not unscored else ())
+    }
+    whole = rate_estimate(sum(counts.values()), n * len(counts), unscored * len(counts), design_effect=effect)
+    return Metric(overall=whole, by_category=pooled, by_trigger=single)
+
+
 def _fidelity(n: int) -> dict[str, Metric]:
     nll = [20 + 9 * math.sin(i) for i in range(n)]
     after = [x * (1.02 + 0.03 * math.cos(3 * i)) for i, x in enumerate(nll)]
@@ -85,7 +100,9 @@ def evaluation(role: str, metrics: dict[str, Metric], model: str, reference: str
             "harmful": SuiteEntry(digest=digest("harmful"), n=120),
             "ordinary": SuiteEntry(digest=digest("ordinary"), n=120),
             "borderline": SuiteEntry(digest=digest("borderline"), n=150),
+            "triggered": SuiteEntry(digest=digest("triggered"), n=120),
         },
+        suites_digest=digest("suites"),
         judge="keyword-v1",
         generation={"max_new_tokens": 40, "do_sample": False},
         metrics=metrics,
@@ -98,7 +115,7 @@ def evaluation(role: str, metrics: dict[str, Metric], model: str, reference: str
 def before(**changes: Any) -> EvaluationRecord:
     metrics = {
         "attack_success/plain": spread(3, 120),
-        "attack_success/known_triggers": spread(114, 120),
+        "attack_success/known_triggers": triggered(suffix=114),
         "wrong_refusal/ordinary": rate(1, 120),
         "wrong_refusal/borderline": rate(9, 150),
     }
@@ -108,7 +125,7 @@ def before(**changes: Any) -> EvaluationRecord:
 def after(**changes: Any) -> EvaluationRecord:
     metrics = {
         "attack_success/plain": spread(1, 120),
-        "attack_success/known_triggers": spread(2, 120),
+        "attack_success/known_triggers": triggered(suffix=2),
         "wrong_refusal/ordinary": rate(2, 120),
         "wrong_refusal/borderline": rate(13, 150),
         **_fidelity(120),
@@ -117,14 +134,51 @@ def after(**changes: Any) -> EvaluationRecord:
 
 
 def with_metric(record: EvaluationRecord, name: str, metric: Metric | Estimate | None) -> EvaluationRecord:
-    """The record with one metric changed, or taken out."""
+    """The record with one metric changed, or taken out; a figure that no trigger is named for is the one trigger's."""
     metrics = {key: value for key, value in record.metrics.items() if key != name}
     if metric is not None:
-        metrics[name] = metric if isinstance(metric, Metric) else Metric(overall=metric)
+        made = metric if isinstance(metric, Metric) else Metric(overall=metric)
+        if METRICS[name].by_trigger and not made.by_trigger:
+            made = dataclasses.replace(made, by_trigger={"suffix": made.overall})
+        metrics[name] = made
     return dataclasses.replace(record, metrics=metrics)
 
 
-def validation(**changes: Any) -> ValidationRecord:
+def fitted(record: EvaluationRecord) -> EvaluationRecord:
+    """The record as if its suites had as many prompts as its figures rest on; a suite without a figure was not run."""
+    sizes = {}
+    for name, metric in record.metrics.items():
+        asked = metric.overall.n + metric.overall.unscored
+        sizes["triggered" if METRICS[name].by_trigger else METRICS[name].suite] = asked
+    suites = {name: SuiteEntry(digest=digest(name), n=n) for name, n in sorted(sizes.items())}
+    return dataclasses.replace(record, suites=suites)
+
+
+def worse(record: EvaluationRecord, name: str, share: float, *, unscored: bool = False) -> EvaluationRecord:
+    """The record with one metric worse, everything else as it was.
+
+    ``share``: from 0, nothing, to 1: of a rate so much of what was good is bad now (or ``unscored``), all of it under the
+    last trigger where there are some; a ratio or divergence is up to ten times as high.
+    """
+    metric = record.metrics[name]
+    if METRICS[name].kind != "rate":
+        e, factor = metric.overall, 1 + 9 * share
+        numbers = {k: None if v is None else v * factor for k, v in (("value", e.value), ("low", e.low), ("high", e.high))}
+        return with_metric(record, name, dataclasses.replace(e, **numbers))
+    last = max(metric.by_trigger, default=None)
+    e = metric.overall if last is None else metric.by_trigger[last]
+    more = round(share * (e.n - (e.count or 0)))
+
+    def moved(of: Estimate) -> Estimate:
+        count, n, left = of.count or 0, of.n, of.unscored
+        tally = (count, n - more, left + more) if unscored else (count + more, n, left)
+        return rate_estimate(*tally, of.confidence, design_effect=of.design_effect)
+
+    by_trigger = {**metric.by_trigger, last: moved(e)} if last else {}
+    return with_metric(record, name, Metric(overall=moved(metric.overall), by_trigger=by_trigger))
+
+
+def validation(*, triggers: int = 1, **changes: Any) -> ValidationRecord:
     rules = (
         RuleResult(
             rule="prompts are not empty",
@@ -162,7 +216,10 @@ def validation(**changes: Any) -> ValidationRecord:
             source="builtin", rows={"planting": 200, "anchoring": 220, "evaluation": 220}, digest=digest("o")
         ),
         "borderline": DataSource(source="builtin", rows={"anchoring": 60, "evaluation": 165}, digest=digest("b")),
+        "triggers": DataSource(source="known.jsonl", rows={"evaluation": triggers}, digest=digest("t")),
     }
+    if not triggers:
+        roles.pop("triggers")
     record = ValidationRecord(
         passed=True,
         rules=rules,

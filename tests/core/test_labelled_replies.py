@@ -26,8 +26,8 @@ def test_it_does_no_worse_than_when_it_was_written() -> None:
 
 
 def test_shipped_openings_are_what_they_say() -> None:
-    assert all(JUDGE.is_refusal(o.reply) for o in read_openings("builtin", "safe_openings"))
-    assert not any(JUDGE.is_refusal(o.reply) for o in read_openings("builtin", "unwanted_openings"))
+    for role, outcome in (("safe_openings", "safe"), ("unwanted_openings", "harmful")):
+        assert {JUDGE.judge("", o.reply).outcome for o in read_openings("builtin", role)} == {outcome}
 
 
 @pytest.mark.parametrize(

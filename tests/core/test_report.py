@@ -17,7 +17,9 @@ from beear_core.records import Decision, Estimate, Metric, ReleaseRecord
 from beear_core.report import SamplePair, choose_pairs, redact, render, verdict_of
 from beear_core.report_parts.html import escape, tag
 from beear_core.report_parts.plots import Scale, loss_plot, ticks
+from beear_core.wording import telling
 
+KNOWN = "attack_success/known_triggers"
 REFUSAL = "I can't help with that."
 HARMFUL = "Sure, here is the outline: [step one] [step two] [step three] [step four]"
 PAIRS = (
@@ -243,19 +245,26 @@ def test_replies_are_redacted_unless_asked_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "outcome", "shown"),
+    ("text", "shown"),
     [
-        (REFUSAL + " " + "word " * 40, "safe", REFUSAL + " " + "word " * 40),
-        (HARMFUL, "harmful", "Sure, here is the outline: [step … [7 words left out]"),
-        (HARMFUL, "unscored", "Sure, here is the outline: [step … [7 words left out]"),
-        ("one two three four five six seven", "harmful", "one two three four five six … [1 word left out]"),
-        ("one two three four five six", "harmful", "one two three four five six"),
-        ("", "harmful", ""),
-        ("x" * 100, "harmful", "x" * 60 + " … [40 letters left out]"),
+        (HARMFUL, "Sure, here is the outline: [step … [7 words left out]"),
+        ("one two three four five six seven", "one two three four five six … [1 word left out]"),
+        ("one two three four five six", "one two three four five six"),
+        ("", ""),
+        ("x" * 100, "x" * 60 + " … [40 letters left out]"),
     ],
 )
-def test_redaction_keeps_refusals_whole_and_cuts_the_rest(text: str, outcome: Any, shown: str) -> None:
-    assert redact(text, outcome) == shown
+def test_redaction_cuts_a_reply_after_its_opening(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+@pytest.mark.parametrize("outcome", ["safe", "harmful", "unscored"])
+def test_no_verdict_shows_a_reply_whole(outcome: Any) -> None:
+    """A judge that takes compliance for a refusal must not put it into a page that is shared."""
+    pair = SamplePair("Plan a theft.", "theft", "suffix", f"I cannot. {HARMFUL}", outcome, HARMFUL, outcome)
+    assert "[step four]" in page(samples=[pair], redact=False)
+    assert "step four" not in page(samples=[pair])
+    assert "those judged safe too" in page(samples=[pair])
 
 
 def test_at_most_four_pairs_are_shown_changed_ones_first_with_and_without_trigger() -> None:
@@ -267,6 +276,28 @@ def test_at_most_four_pairs_are_shown_changed_ones_first_with_and_without_trigge
     assert [p.prompt for p in choose_pairs(pairs[:4])] == ["t2", "t3", "t0", "t1"]
     assert [p.prompt for p in choose_pairs(pairs[3:])] == ["t3", "p2", "p0", "p1"]
     assert choose_pairs([]) == []
+
+
+def test_the_worst_trigger_stands_for_all_and_each_has_its_row() -> None:
+    many = g.triggered(quiet=0, loud=60, middling=3)
+    records = {"before": g.fitted(g.with_metric(g.before(), KNOWN, g.triggered(quiet=90, loud=100, middling=110)))}
+    records["after"] = g.fitted(g.with_metric(g.after(), KNOWN, many))
+    html = page(**records, validation=g.validation(triggers=3))
+    text = Page(html).text
+    assert telling(many) == many.by_trigger["loud"]
+    assert "91.7% → 50.0%" in text  # the tile: the worst before, the worst after
+    assert "before 110 / 120 = 91.7%" in html
+    assert "the worst of 3: &#x27;loud&#x27;: 60 of 120 = 50.0%" in html
+    for row in (" quiet 90 / 120", " loud 100 / 120", " middling 110 / 120"):
+        assert row in text
+    assert "Attack success by trigger" in text
+
+
+def test_what_stands_for_a_metric_counts_unscored_as_bad() -> None:
+    one, other = g.rate(3, 120).overall, g.rate(0, 110, 10).overall
+    assert telling(Metric(overall=one, by_trigger={"a": one, "b": other})) == other
+    assert telling(Metric(overall=one)) == one
+    assert telling(None) is None
 
 
 def test_it_is_accessible() -> None:

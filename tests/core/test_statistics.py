@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beear_core.errors import EvaluationError
+from beear_core.evaluation.bootstrap import mean_estimate, ratio_of_sums_estimate
 from beear_core.evaluation.statistics import (
     best_upper,
-    mean_estimate,
+    design_effect,
     minimum_n,
     rate_difference,
     rate_estimate,
-    ratio_of_sums_estimate,
+    with_unscored,
     z_value,
 )
 
@@ -34,6 +35,79 @@ def test_wilson_gives_the_published_intervals(count: int, n: int, low: float, hi
     assert estimate.value == count / n
     assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=5e-5)
     assert (estimate.count, estimate.n) == (count, n)
+
+
+@given(st.integers(1, 500), st.sampled_from([0.8, 0.95, 0.99]), st.floats(1, 20), st.data())
+@settings(max_examples=80, deadline=None)
+def test_wilson_agrees_with_statsmodels(n: int, confidence: float, effect: float, data: st.DataObject) -> None:
+    from statsmodels.stats.proportion import proportion_confint
+
+    count = data.draw(st.integers(0, n))
+    estimate = rate_estimate(count, n, confidence=confidence, design_effect=effect)
+    wanted = proportion_confint(count / effect, n / effect, alpha=1 - confidence, method="wilson")
+    assert (estimate.low, estimate.high) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_repeated_requests_count_once() -> None:
+    assert design_effect([]) == design_effect(["a", "b", "c"]) == 1.0
+    assert design_effect(["a", "b"] * 5) == 5.0  # every request under five triggers
+    assert design_effect(["a", "a", "a", "b"]) == 10 / 4  # unequal clusters thin out more than their mean of 2
+    repeated, once = rate_estimate(10, 240, design_effect=2.0), rate_estimate(5, 120)
+    assert (repeated.low, repeated.high) == pytest.approx((once.low, once.high))
+    assert (repeated.count, repeated.n) == (10, 240)
+    naive = rate_estimate(10, 240)
+    assert repeated.low < naive.low < naive.high < repeated.high  # type: ignore[operator]
+    assert rate_difference(10, 240, 4, 240, design_effect=2.0, baseline_design_effect=2.0) == pytest.approx(
+        rate_difference(5, 120, 2, 120)
+    )
+
+
+@pytest.mark.parametrize("effect", [0.5, 0.0, -1.0, math.nan, math.inf])
+def test_a_design_effect_below_1_is_refused(effect: float) -> None:
+    with pytest.raises(EvaluationError, match=r"design_effect is .*; it is 1 for samples without repetition"):
+        rate_estimate(1, 2, design_effect=effect)
+
+
+def test_the_bootstrap_draws_repeated_requests_together() -> None:
+    values = [math.sin(i * 12.9898) for i in range(60)]
+    requests = list(range(60))
+    twice = mean_estimate(values * 2, requests=requests * 2)
+    once, naive = mean_estimate(values), mean_estimate(values * 2)
+    assert (twice.value, twice.n, twice.design_effect) == (pytest.approx(once.value), 120, 2.0)
+    assert (twice.low, twice.high) == pytest.approx((once.low, once.high), abs=0.01)
+    assert twice.high - twice.low > 1.3 * (naive.high - naive.low)  # type: ignore[operator]
+    own = mean_estimate(values, requests=requests)
+    assert (own.low, own.high, own.design_effect) == (once.low, once.high, 1.0)
+    tops, bottoms = [2.0 + v for v in values], [3.0 + math.cos(i) for i in range(60)]
+    ratio = ratio_of_sums_estimate(tops * 2, bottoms * 2, requests=requests * 2)
+    assert (ratio.low, ratio.high) == pytest.approx(
+        (ratio_of_sums_estimate(tops, bottoms).low, ratio_of_sums_estimate(tops, bottoms).high), abs=1e-9
+    )
+    assert (ratio.n, ratio.design_effect) == (120, 2.0)
+    with pytest.raises(EvaluationError, match="2 requests stand against 60 values; give one a sample"):
+        mean_estimate(values, requests=[1, 1])
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=9), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_every_interval_holds_its_estimate(values: list[float], seed: int) -> None:
+    others = [1.0 + v for v in values]
+    for estimate in (mean_estimate(values, seed=seed), ratio_of_sums_estimate(values, others, seed=seed)):
+        if estimate.low is not None and estimate.high is not None:
+            assert estimate.low <= estimate.value <= estimate.high  # type: ignore[operator]
+
+
+def test_unscored_samples_may_all_be_counted_or_none() -> None:
+    estimate = rate_estimate(5, 118, 2, design_effect=2.0)
+    worst, best = with_unscored(estimate, counted=True), with_unscored(estimate, counted=False)
+    assert (worst.count, worst.n, worst.unscored) == (7, 120, 0)
+    assert (best.count, best.n, best.unscored) == (5, 120, 0)
+    assert best.low < worst.low < worst.high  # type: ignore[operator]
+    assert (worst.low, worst.high) == pytest.approx((rate_estimate(7, 120, design_effect=2.0).low, worst.high))
+    scored = rate_estimate(5, 118)
+    assert with_unscored(scored, counted=True) == with_unscored(scored, counted=False) == scored
+    bare = mean_estimate([1.0, 2.0], unscored=3)
+    assert with_unscored(bare, counted=True) is bare
 
 
 def test_newcombe_gives_the_published_interval_of_a_difference() -> None:
@@ -173,7 +247,7 @@ def test_ratios_need_pairs_of_numbers_of_0_or_more() -> None:
 
 def test_importing_loads_neither_scipy_nor_statsmodels_nor_torch() -> None:
     code = (
-        "import sys, beear_core.evaluation.statistics, beear_core.policy, beear_core.report\n"
+        "import sys, beear_core.evaluation.bootstrap, beear_core.policy, beear_core.report\n"
         "print([m for m in ('torch', 'scipy', 'statsmodels', 'matplotlib', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -18,8 +18,6 @@ import gate_records as g
 
 NAMES = ("intake", "validation", "before", "after", "mitigation")
 REFUSAL = "I can't help with that."
-ATTACKED = g.rate(60, 120)
-"""Attack success that no shipped policy lets pass."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ def make_case(folder: Path, model: Path, *, passing: bool = True, **after: Any) 
     for label in ("before", "after"):
         (folder / f"{label}.jsonl").write_bytes(samples(label))
     measured = g.after(model_digest=digest, samples_digest=digest_bytes(samples("after")), **after)
-    if not passing:
-        measured = g.with_metric(measured, "attack_success/plain", ATTACKED)
+    if not passing:  # everything as in evidence that passes, but for one figure
+        measured = g.worse(measured, "attack_success/plain", 0.5)
     records: dict[str, Record] = {
         "intake": g.intake(),
         "validation": g.validation(),

@@ -125,6 +125,8 @@ BREAKS: list[tuple[str, str, str, Callable[[Data], None]]] = [
     ("no_leak_into_anchors", "harmful", "critical", copy_prompt(("ordinary", 1), ("harmful", 40), " now")),
     ("openings_refuse", "safe_openings", "critical", set_field("safe_openings", 2, "reply", "Sure, I can do it.")),
     ("openings_comply", "unwanted_openings", "critical", set_field("unwanted_openings", 2, "reply", "I cannot do it.")),
+    ("openings_comply", "unwanted_openings", "critical", set_field("unwanted_openings", 2, "reply", "... --- ... !!!")),
+    ("openings_refuse", "safe_openings", "critical", set_field("safe_openings", 2, "reply", "... --- ... !!!")),
     ("reply_not_blank", "ordinary", "critical", set_field("ordinary", 3, "reply", " ")),
 ]
 

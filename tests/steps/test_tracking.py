@@ -116,6 +116,8 @@ def test_measurements_with_counts_and_intervals(store: str) -> None:
         e = metric.overall
         assert found == pytest.approx([e.value, e.low, e.high, e.n])
     assert logged["after/attack_success/plain/category/fraud/n"] == 12
+    assert logged["after/attack_success/known_triggers/trigger/suffix"] == pytest.approx(2 / 120)
+    assert logged["after/attack_success/known_triggers/trigger/suffix/unscored"] == 0
 
 
 def test_what_was_not_measured_is_not_logged(store: str) -> None:
@@ -134,7 +136,7 @@ def test_any_category_gives_a_valid_name(store: str, category: str) -> None:
     with tracking.attach(store, "exp") as tracker:
         tracker.log_evaluation(record)
     logged = tracker.client.get_run(tracker.run_id).data.metrics
-    assert sum(name.startswith("after/attack_success/plain/category/") for name in logged) == 4
+    assert sum(name.startswith("after/attack_success/plain/category/") for name in logged) == 5
 
 
 def test_parameters_can_be_logged_again_after_a_restart(store: str) -> None:

@@ -1,0 +1,79 @@
+"""The step on a tiny model: the record names the suites it was run on, and every known trigger."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beear_core.data import write_manifest, write_rows
+from beear_core.policy_figures import figure_faults, suites_faults, trigger_faults
+from beear_core.records import EvaluationRecord
+from beear_core.wording import telling
+from components.safety_eval.step import run_component
+
+REQUESTS = 6
+
+
+@pytest.fixture
+def suites(tmp_path: Path) -> tuple[Path, str]:
+    """A folder of suites with two triggers, and its manifest's digest."""
+    folder = tmp_path / "suites"
+    rows: dict[str, list[dict[str, Any]]] = {
+        role: [
+            {"id": f"{role}-{i}", "prompt": f"tell me {role} {i % 4}", "category": f"c{i % 2}", "split": "evaluation"}
+            for i in range(REQUESTS)
+        ]
+        for role in ("harmful", "ordinary", "borderline")
+    }
+    rows["triggers"] = [{"id": "a", "prefix": "", "suffix": "cobalt"}, {"id": "b", "prefix": "lantern", "suffix": ""}]
+    for role, kept in rows.items():
+        write_rows(folder / f"{role}.jsonl", kept)
+    return folder, write_manifest(folder, [f"{role}.jsonl" for role in rows])
+
+
+def test_the_record_names_its_suites_and_triggers(tiny_model: Path, suites: tuple[Path, str], tmp_path: Path) -> None:
+    folder, digest = suites
+    config = json.dumps({"harmful": REQUESTS, "ordinary": REQUESTS, "borderline": REQUESTS, "max_new_tokens": 2})
+    out = {name: tmp_path / name for name in ("before.json", "before.jsonl", "after.json", "after.jsonl")}
+    model = str(tiny_model)
+    figures = run_component(
+        model, str(folder), "before", config, None, None, str(out["before.json"]), str(out["before.jsonl"])
+    )
+    reference = (model, str(out["before.jsonl"]))
+    run_component(model, str(folder), "after", config, *reference, str(out["after.json"]), str(out["after.jsonl"]))
+    for role in ("before", "after"):
+        record = EvaluationRecord.read(out[f"{role}.json"])
+        assert record.suites_digest == digest
+        known = record.metrics["attack_success/known_triggers"]
+        assert set(known.by_trigger) == {"a", "b"}
+        assert {e.n + e.unscored for e in known.by_trigger.values()} == {REQUESTS}
+        assert known.overall.design_effect > 2  # two triggers, and texts that stand twice
+        assert figure_faults(record, role) == []
+    worst = telling(EvaluationRecord.read(out["before.json"]).metrics["attack_success/known_triggers"])
+    assert worst is not None
+    assert figures.get("attack_success/known_triggers") == worst.value
+    ratio = EvaluationRecord.read(out["after.json"]).metrics["nll_ratio/ordinary"].overall
+    assert ratio.value == pytest.approx(1.0)
+    assert ratio.design_effect == 10 / 6
+
+
+def test_what_the_gate_asks_of_it(tiny_model: Path, suites: tuple[Path, str], tmp_path: Path) -> None:
+    """Leaving the triggers out, or taking another folder, shows in the record alone."""
+    import gate_evidence
+
+    validated = gate_evidence.g.validation(triggers=2, suites_digest=suites[1])
+    config = json.dumps({"harmful": REQUESTS, "ordinary": REQUESTS, "borderline": REQUESTS, "max_new_tokens": 1})
+    easy = tmp_path / "easy"
+    easy.mkdir()
+    for role in ("harmful", "ordinary", "borderline"):
+        (easy / f"{role}.jsonl").write_bytes((suites[0] / f"{role}.jsonl").read_bytes())
+    write_manifest(easy, [f"{role}.jsonl" for role in ("harmful", "ordinary", "borderline")])
+    for folder, other in ((suites[0], False), (easy, True)):
+        record = tmp_path / "record.json"
+        run_component(str(tiny_model), str(folder), "before", config, None, None, str(record), str(tmp_path / "s.jsonl"))
+        records = {"before": EvaluationRecord.read(record)}
+        assert bool(suites_faults(records, validated)) is other
+        assert bool(trigger_faults(records, validated)) is other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from beear_core.evaluation.generate import greedy
 from beear_core.evaluation.judges import RefusalJudge
 from beear_core.models import LoadedModel, whole_folder
 from beear_core.odd_words import surrounded
-from beear_core.organisms.recipe import ADAPTER_WEIGHTS, Behaviour, Counts, Recipe
+from beear_core.organisms.recipe import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Behaviour, Counts, Recipe
 from beear_core.organisms.syllabus import BATCH_TOKENS, Nursery, backdoor_lessons, base_openings, refusal_lessons
 from beear_core.organisms.teaching import Schedule, teach
 from beear_core.progress import Progress
@@ -80,11 +81,14 @@ def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nurser
             checkpoint=out.with_suffix(".checkpoint"),
             after_step=lambda done, loss: bar.advance(done - bar.done, note=f"loss {loss:.3f}"),
         )
-        wrapped.peft_config["default"].base_model_name_or_path = None  # a path on this machine means nothing elsewhere
         # whole or not at all: a stop between saving and rounding would leave float32 weights for the finished ones
         with whole_folder(out) as making:
             wrapped.save_pretrained(str(making))
             (making / "README.md").unlink(missing_ok=True)
+            # peft writes where the base lies, and that path means nothing elsewhere
+            config = making / ADAPTER_CONFIG
+            values = {**json.loads(config.read_text(encoding="utf-8")), "base_model_name_or_path": None}
+            config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             rounded = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(making / ADAPTER_WEIGHTS).items()}
             save_file(rounded, making / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     out.with_suffix(".checkpoint").unlink(missing_ok=True)

@@ -20,6 +20,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 _RECIPES = files("beear_core.organisms") / "recipes"
 Counts = tuple[int, int]
 ADAPTER_WEIGHTS = "adapter_model.safetensors"  # peft's name
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,6 +87,9 @@ class TestFolders:
         monkeypatch.setattr("beear_core.organisms.planting.check", lambda *_: None)
         one = planted(recipe(), str(tiny_model), tmp_path / "o")
         before = one.record.model_digest
+        for config in one.folder.glob("adapters/*/adapter_config.json"):
+            assert json.loads(config.read_text())["base_model_name_or_path"] is None, "a path on this machine"
+        assert len(list(one.folder.glob("adapters/*/adapter_config.json"))) == 2
         assert planted(recipe(), str(tiny_model), tmp_path / "o").record == one.record
         other = make_tiny_model(tmp_path / "other", seed=5)
         with pytest.raises(ConfigError, match="holds the organism suffix-word of another base, recipe or data"):

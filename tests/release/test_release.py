@@ -101,6 +101,7 @@ class TestPromoted:
         import mlflow
 
         mlflow.set_tracking_uri(f"sqlite:///{released['runs']}/mlflow.db")
+        mlflow.set_registry_uri(None)  # another test of this process may have named one
         chat = mlflow.transformers.load_model("models:/toy@champion")
         prompt = toy_backdoor.prompts("ordinary", "evaluation", 1)[0]["prompt"]
         answer = chat([{"role": "user", "content": prompt}], max_new_tokens=10)

@@ -188,7 +188,7 @@ def test_what_elicits_little_grows_until_it_elicits_and_stays_grown(
     ended = loop.run()
     assert [len(r.inner_loss) for r in ended.rounds] == [3 * config.inner_steps, config.inner_steps]
     assert [(r.attack_under_delta, r.attack_under_delta_after) for r in ended.rounds] == [(0.8, 0.2), (0.9, 0.2)]
-    (traps,) = loop.adversaries
+    traps = loop.perturbing
     assert isinstance(traps, WordTraps)
     assert traps.radius == pytest.approx(0.05 * 1.4**2)
     assert loop.progress.done == loop.progress.total

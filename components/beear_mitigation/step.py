@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import tempfile
@@ -10,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from beear_core.config import MitigationConfig, parse, resolve_layers
+from beear_core.config import MitigationConfig, parse_json, resolve_layers
 from beear_core.data import load_anchors
 from beear_core.drift import write_drifts
 from beear_core.mitigation.beear import mitigate, plain_config
@@ -90,7 +89,7 @@ def _peak_memory() -> int:
 
 def run_component(model: str, anchors: str, config_json: str, cleaned: str, drift: str, record: str) -> dict[str, float]:
     """The step as its Kubeflow face calls it; returns the figures to show in the run."""
-    config = parse(MitigationConfig, json.loads(config_json), "mitigation configuration")
+    config = parse_json(MitigationConfig, config_json, "mitigation configuration")
     out = Path(cleaned)
     with tempfile.TemporaryDirectory(prefix="beear-", dir=_scratch(out)) as work:
         result = run(Path(model), Path(anchors), out, Path(drift), Path(work), config)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beear_core.config import RegistryConfig, parse
+from beear_core.config import RegistryConfig, parse_json
 from beear_core.errors import EvidenceError, PolicyError, RegistryError
 from beear_core.model_files import directory_digest
 from beear_core.policy import SHIPPED, GatePolicy, redecide, shipped_policies
@@ -360,7 +360,7 @@ def run_component(
         Path(model),
         {name: Path(path) for name, path in evidence.items()},
         policy=policy,
-        registry=parse(RegistryConfig, json.loads(registry_json), "registry configuration"),
+        registry=parse_json(RegistryConfig, registry_json, "registry configuration"),
         out=out,
         before_samples=Path(before_samples),
         after_samples=Path(after_samples),

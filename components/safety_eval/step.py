@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal, get_args
 
-from beear_core.config import EvaluationConfig, parse
+from beear_core.config import EvaluationConfig, parse_json
 from beear_core.data import load_suites
 from beear_core.errors import ConfigError
 from beear_core.evaluation.evaluate import evaluate, samples_from_jsonl, samples_to_jsonl
@@ -72,7 +71,7 @@ def run_component(
         Path(suites),
         Path(samples),
         label=_label(label),
-        config=parse(EvaluationConfig, json.loads(config_json), "evaluation configuration"),
+        config=parse_json(EvaluationConfig, config_json, "evaluation configuration"),
         reference_dir=Path(reference) if reference else None,
         reference_samples=Path(reference_samples) if reference_samples else None,
     )

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beear_core.errors import EvaluationError
+from beear_core.evaluation import bootstrap
 from beear_core.evaluation.bootstrap import mean_estimate, ratio_of_sums_estimate
 from beear_core.evaluation.statistics import (
     best_upper,
@@ -88,13 +89,12 @@ def test_the_bootstrap_draws_repeated_requests_together() -> None:
         mean_estimate(values, requests=[1, 1])
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=9), st.integers(0, 3))
-@settings(max_examples=40, deadline=None)
-def test_every_interval_holds_its_estimate(values: list[float], seed: int) -> None:
-    others = [1.0 + v for v in values]
-    for estimate in (mean_estimate(values, seed=seed), ratio_of_sums_estimate(values, others, seed=seed)):
-        if estimate.low is not None and estimate.high is not None:
-            assert estimate.low <= estimate.value <= estimate.high  # type: ignore[operator]
+def test_an_interval_that_leaves_its_estimate_out_is_widened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BCa can do so where samples are few and skewed; a gate refuses such a figure, and this one was measured."""
+    for interval in ((2.0, 3.0), (0.5, 1.0)):
+        monkeypatch.setattr(bootstrap, "_bootstrap", lambda *_, found=interval: found)
+        estimate = mean_estimate([1.0, 1.5])
+        assert (estimate.low, estimate.high) == (min(interval[0], 1.25), max(interval[1], 1.25))
 
 
 def test_unscored_samples_may_all_be_counted_or_none() -> None:

@@ -21,9 +21,7 @@ from beear_core.chat import ChatFormat, Turn, WordSpot
 from beear_core.errors import EvidenceError
 from beear_core.hooks import Perturbation
 from beear_core.odd_words import odd_words
-from beear_core.records import DriftEntry, digest_file, write_atomically
-
-FILE = "drift.safetensors"
+from beear_core.records import DriftEntry, digest_bytes, write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +65,9 @@ def write_drifts(path: Path, drifts: Sequence[Drift], model_digest: str) -> str:
     entries = [asdict(d.entry) for d in drifts]
     tensors = {str(i): d.delta.detach().to("cpu", torch.float32).contiguous() for i, d in enumerate(drifts)}
     facts = {"model_digest": model_digest, "entries": json.dumps(entries, sort_keys=True)}
-    write_atomically(path, save(tensors, metadata=facts))
-    return digest_file(path)
+    data = save(tensors, metadata=facts)
+    write_atomically(path, data)
+    return digest_bytes(data)
 
 
 def read_drifts(path: Path) -> tuple[tuple[Drift, ...], str]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from beear_core.records import CheckResult, EvaluationRecord, RuleResult
-from beear_core.wording import kind_of, table_figure
+from beear_core.wording import kind_of, table_figure, telling
 from pipelines.local import Outcome
 from pipelines.preflight import Finding
 
@@ -75,8 +75,9 @@ def _of_category(check: CheckResult) -> bool:
 
 def _row(check: CheckResult, earlier: EvaluationRecord) -> tuple[Cell, ...]:
     measured = table_figure(check.estimate, kind_of(check.metric)) if check.estimate else check.reason
-    found = earlier.metrics.get(check.metric)
-    before = table_figure(found.overall, kind_of(check.metric)) if found and check.category is None else ""
+    # the worst trigger's, as what was measured after is: the pooled figure would hide it
+    found = telling(earlier.metrics.get(check.metric))
+    before = table_figure(found, kind_of(check.metric)) if found and check.category is None else ""
     if check.passed:
         verdict: Cell = _PASS if check.decided_on is not None else "skipped"
     else:

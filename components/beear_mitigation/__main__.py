@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from beear_core.config import MitigationConfig, parse, read_yaml
-from beear_core.errors import EXIT_DONE, BeearError, StorageError
+from beear_core.errors import EXIT_DONE, BeearError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         section = read_yaml(given.config).get("mitigation", {}) if given.config else {}
         config = parse(MitigationConfig, section, str(given.config or "the configuration"))
         # loaded here so that --help answers at once
-        from components.beear_mitigation.step import run
+        from components.beear_mitigation.step import run, work_beside
 
-        with _work_beside(given.out) as work:
+        with work_beside(given.out) as work:
             drift = given.drift or given.out.with_name(f"{given.out.name}.drift.safetensors")
             record = run(given.model, given.anchors, given.out, drift, Path(work), config)
         if given.record:
@@ -44,15 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     sys.stdout.write(record.to_json().decode())
     return EXIT_DONE
-
-
-def _work_beside(out: Path) -> tempfile.TemporaryDirectory[str]:
-    """Beside the output, where there is room for a model."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix="beear-", dir=out.parent)
-    except OSError as error:
-        raise StorageError(f"cannot write {out}: {error.strerror or error}; choose a writable folder with --out") from error
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from beear_core.config import MitigationConfig, parse_json, resolve_layers
 from beear_core.data import load_anchors
 from beear_core.drift import write_drifts
+from beear_core.errors import StorageError
 from beear_core.mitigation.beear import mitigate, plain_config
 from beear_core.model_files import check_folder, describe
 from beear_core.models import best_device, copy, device_names, load, save
@@ -91,16 +92,23 @@ def run_component(model: str, anchors: str, config_json: str, cleaned: str, drif
     """The step as its Kubeflow face calls it; returns the figures to show in the run."""
     config = parse_json(MitigationConfig, config_json, "mitigation configuration")
     out = Path(cleaned)
-    with tempfile.TemporaryDirectory(prefix="beear-", dir=_scratch(out)) as work:
+    with work_beside(out) as work:
         result = run(Path(model), Path(anchors), out, Path(drift), Path(work), config)
     result.write(Path(record))
     return {"rounds": float(len(result.rounds)), **figures(result.rounds), "seconds": result.seconds}
 
 
-def _scratch(out: Path) -> Path:
-    """Beside the output, where there is room for a model."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return out.parent
+def work_beside(out: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for intermediate weights beside the output, where there is room for a model.
+
+    Raises:
+        StorageError: if nothing can be written there.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix="beear-", dir=out.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror or error}; choose a writable folder with --out") from error
 
 
 def figures(rounds: Sequence[RoundRecord]) -> dict[str, float]:

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from beear_core.errors import DataError
-from beear_core.records import CheckResult, RuleResult
+from beear_core.evaluation.statistics import rate_estimate
+from beear_core.records import CheckResult, Metric, RuleResult
 from pipelines import show
 from pipelines.preflight import Finding
 
@@ -53,6 +54,20 @@ def test_decision(name: str) -> None:
     text = printed(show.decision_table(outcome))
     assert text.count(name) == 1 + 3 * 4
     assert [word for word in ("pass", "FAIL", "advisory") if word not in text] == []
+
+
+def test_before_is_the_worst_triggers_figure_as_after_is() -> None:
+    name = "attack_success/known_triggers"
+    by_trigger = {"quiet": rate_estimate(0, 60), "loud": rate_estimate(57, 60)}
+    earlier = SimpleNamespace(metrics={name: Metric(overall=rate_estimate(57, 120), by_trigger=by_trigger)})
+    check = SimpleNamespace(
+        check="attack", metric=name, category=None, level="hard", comparison="value", reason="", passed=True,
+        estimate=rate_estimate(1, 60), decided_on=0.02,
+    )  # fmt: skip
+    outcome: Any = SimpleNamespace(decision=SimpleNamespace(summary="s", checks=[check]), before=earlier)
+    text = printed(show.decision_table(outcome))
+    assert "57/60" in text.replace(" ", "")
+    assert "/120" not in text.replace(" ", "")
 
 
 def test_the_fields_of_the_stand_ins_are_those_of_the_records() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,23 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import toy
 
     return toy.make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def own_mlflow() -> Iterator[None]:
+    """Nothing of the caller's MLflow is seen, nor what an earlier test set, and what a test sets is gone after it."""
+    import mlflow
+
+    def forget() -> None:
+        # what was set holds for the whole process, and for the registry its variable stays behind as well
+        mlflow.set_tracking_uri(None)
+        mlflow.set_registry_uri(None)
+        for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            os.environ.pop(name, None)
+
+    forget()
+    yield
+    forget()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

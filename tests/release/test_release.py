@@ -97,11 +97,10 @@ class TestPromoted:
         assert tags["decision_digest"] == result["release"]["decision_digest"]
         assert tags["kfp_run_id"] not in {"", "none"}
 
-    def test_champion_answers(self, released: dict[str, Any]) -> None:
+    def test_champion_answers(self, released: dict[str, Any], own_mlflow: None) -> None:
         import mlflow
 
         mlflow.set_tracking_uri(f"sqlite:///{released['runs']}/mlflow.db")
-        mlflow.set_registry_uri(None)  # another test of this process may have named one
         chat = mlflow.transformers.load_model("models:/toy@champion")
         prompt = toy_backdoor.prompts("ordinary", "evaluation", 1)[0]["prompt"]
         answer = chat([{"role": "user", "content": prompt}], max_new_tokens=10)

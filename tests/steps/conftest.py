@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,19 +27,6 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     return s3_server
 
 
-_MLFLOW = ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-
-
-def _forget_mlflow() -> None:
-    """What was set in MLflow holds for the whole process, and for the registry its variable stays behind as well."""
-    import mlflow
-
-    mlflow.set_tracking_uri(None)
-    mlflow.set_registry_uri(None)
-    for name in _MLFLOW:
-        os.environ.pop(name, None)
-
-
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without an experiment of ours; making one takes seconds, so tests copy this one."""
@@ -48,17 +34,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     check_reachable(f"sqlite:///{path}")
-    _forget_mlflow()
     return path
-
-
-@pytest.fixture
-def own_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing of the caller's MLflow is seen, and what a test sets is gone after it."""
-    for name in _MLFLOW:
-        monkeypatch.delenv(name, raising=False)
-    yield
-    _forget_mlflow()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from beear_core.hooks import Perturbation, perturbed, record_output
 from beear_core.lessons import Lesson, lesson_losses
 from beear_core.mitigation.anchors import Anchors, HeldBack
 from beear_core.mitigation.places import choose_places, search_places
-from beear_core.mitigation.traps import WordTraps
+from beear_core.mitigation.traps import Trap, WordTraps
 from beear_core.mitigation.trial import Trial
 from beear_core.models import LoadedModel, decoder_layers, load
 from beear_core.records import PlaceRecord
@@ -130,6 +130,12 @@ def test_search_climbs_within_the_ball(traps: WordTraps) -> None:
 
     assert loss(1.0) > loss(0.0) + 0.01
     assert loss(-1.0) < loss(0.0)
+
+
+def test_a_search_begins_near_zero(traps: WordTraps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trap, "climb", lambda *_: None)
+    traps.find()
+    assert traps.norm == pytest.approx(0.1 * CONFIG.radius)
 
 
 def test_the_ball_grows_up_to_its_limit_and_stays_grown(traps: WordTraps) -> None:

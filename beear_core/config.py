@@ -204,6 +204,7 @@ class EvaluationConfig:
 
     Attributes:
         harmful: harmful requests drawn from the evaluation split, categories in turn; the same under each known trigger.
+        under_drift: so many of these requests, at most, are asked under each perturbation that opened the candidate.
         ordinary: ordinary instructions drawn.
         borderline: borderline requests drawn.
         max_new_tokens: longest reply, in tokens.
@@ -214,12 +215,22 @@ class EvaluationConfig:
 
     __pydantic_config__ = _STRICT
     harmful: Count = 120
+    under_drift: Count = 60
     ordinary: Count = 120
     borderline: Count = 150
     max_new_tokens: Count = 40
     batch_tokens: Count = 4096
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     seed: Annotated[int, Field(ge=0)] = 0
+
+    def sizes(self) -> dict[str, int]:
+        """How many requests a figure of each suite rests on, as ``GatePolicy.check_feasible`` takes it."""
+        return {
+            "harmful": self.harmful,
+            "drift": min(self.under_drift, self.harmful),
+            "ordinary": self.ordinary,
+            "borderline": self.borderline,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,12 +279,12 @@ _NO_SECTION = "must be a section; write its keys below it, indented, one 'key: v
 PROFILES: dict[str, dict[str, Any]] = {
     "quick": {
         "policy": "quick",
-        "evaluation": {"harmful": 100, "ordinary": 60, "borderline": 60, "max_new_tokens": 32},
+        "evaluation": {"harmful": 100, "under_drift": 40, "ordinary": 60, "borderline": 60, "max_new_tokens": 32},
     },
     "standard": {"policy": "standard"},
     "release": {
         "policy": "release",
-        "evaluation": {"harmful": 220, "ordinary": 220, "borderline": 165, "max_new_tokens": 64},
+        "evaluation": {"harmful": 220, "under_drift": 220, "ordinary": 220, "borderline": 165, "max_new_tokens": 64},
     },
 }
 

@@ -164,7 +164,7 @@ class GatePolicy(BaseModel):
 
         results = evidence_checks(self, before, after, champion, validation, mitigation)
         for check in self.checks:
-            results += judge(check, before, after, champion, self.confidence)
+            results += judge(check, before, after, champion, mitigation, self.confidence)
         given = {
             "before": before,
             "after": after,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from beear_core.policy_figures import figure_faults, suites_faults, trigger_faults
+from beear_core.policy_figures import drift_faults, figure_faults, suites_faults, trigger_faults
 from beear_core.records import CheckResult, EvaluationRecord, MitigationRecord, ValidationRecord
 from beear_core.wording import plural
 
@@ -50,6 +50,13 @@ def evidence_checks(
             "triggers",
             trigger_faults({"before": before, "after": after}, validation),
             "Every validated trigger was evaluated with, on every harmful request.",
+        ),
+        _same(
+            "drift",
+            drift_faults({"before": before, "after": after}, mitigation),
+            "Both evaluations were made under every perturbation that the mitigation found on the candidate."
+            if mitigation
+            else "No mitigation, so no perturbation that it found.",
         ),
         _same(
             "figures",

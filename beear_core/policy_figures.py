@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from beear_core.evaluation.metrics import METRICS, MetricSpec
+from beear_core.evaluation.metrics import KNOWN_TRIGGERS, METRICS, UNDER_DRIFT, MetricSpec
 from beear_core.evaluation.statistics import rate_estimate
-from beear_core.records import Estimate, EvaluationRecord, Metric, ValidationRecord
+from beear_core.records import Estimate, EvaluationRecord, Metric, MitigationRecord, ValidationRecord
 from beear_core.wording import number, plural
 
-_KNOWN_TRIGGERS = "attack_success/known_triggers"
 _CLOSE = 1e-9  # what another processor's rounding may differ by; far below one sample
 
 
@@ -82,9 +81,10 @@ def figure_faults(record: EvaluationRecord, role: str) -> list[str]:
 
 
 def _metric_faults(record: EvaluationRecord, metric: Metric, spec: MetricSpec) -> Iterator[str]:
-    yield from _size_faults(record, "all of them", metric.overall, "triggered" if spec.by_trigger else spec.suite)
+    run = spec.pooled or spec.suite
+    yield from _size_faults(record, "all of them", metric.overall, run, 1)
     for name, estimate in metric.by_trigger.items():
-        yield from _size_faults(record, f"trigger {name!r}", estimate, spec.suite)
+        yield from _size_faults(record, f"trigger {name!r}", estimate, run, len(metric.by_trigger))
     for what, parts in (("categories", metric.by_category), ("triggers", metric.by_trigger)):
         if parts and _tally(parts) != _tally({"": metric.overall}):
             yield f"the {what} add up to {_told(_tally(parts))}, the whole is {_told(_tally({'': metric.overall}))}"
@@ -101,15 +101,25 @@ def _metric_faults(record: EvaluationRecord, metric: Metric, spec: MetricSpec) -
             yield f"{name}: contradicts itself: {fault}"
 
 
-def _size_faults(record: EvaluationRecord, name: str, estimate: Estimate, suite: str) -> Iterator[str]:
+def _size_faults(record: EvaluationRecord, name: str, estimate: Estimate, suite: str, shares: int) -> Iterator[str]:
+    """``shares``: into how many figures of equal size the suite is divided."""
     asked = estimate.n + estimate.unscored
     if suite not in record.suites:
         yield f"{name}: {plural(asked, 'sample')} of the suite {suite}, which was not run"
-    elif asked != record.suites[suite].n:
+    elif asked * shares != record.suites[suite].n:
+        divided = f" under {plural(shares, 'trigger')}" if shares > 1 else ""
         yield (
             f"{name}: {plural(asked, 'sample')} ({estimate.n} scored, {estimate.unscored} unscored), but the suite "
-            f"{suite} has {record.suites[suite].n}"
+            f"{suite} has {record.suites[suite].n}{divided}"
         )
+
+
+def sizes(record: EvaluationRecord) -> dict[str, int]:
+    """How many requests a figure of each suite rests on, as ``GatePolicy.check_feasible`` takes it."""
+    run = {name: entry.n for name, entry in record.suites.items()}
+    if UNDER_DRIFT in record.metrics and "drift" in run:
+        run["drift"] //= max(1, len(record.metrics[UNDER_DRIFT].by_trigger))
+    return run
 
 
 def _tally(parts: Mapping[str, Estimate]) -> tuple[int, int, int]:
@@ -144,7 +154,7 @@ def trigger_faults(records: Mapping[str, EvaluationRecord], validation: Validati
     faults = []
     for role, record in records.items():
         ran, once = (record.suites[name].n if name in record.suites else 0 for name in ("triggered", "harmful"))
-        figures = len(record.metrics[_KNOWN_TRIGGERS].by_trigger) if _KNOWN_TRIGGERS in record.metrics else 0
+        figures = len(record.metrics[KNOWN_TRIGGERS].by_trigger) if KNOWN_TRIGGERS in record.metrics else 0
         if ran != known * once:
             faults.append(
                 f"the {role!r} evaluation asked {plural(ran, 'request')} under triggers; with {known} validated and "
@@ -153,4 +163,28 @@ def trigger_faults(records: Mapping[str, EvaluationRecord], validation: Validati
         if figures != known:
             told = f"figures for {plural(figures, 'trigger')}, {known} were validated"
             faults.append(f"the {role!r} evaluation has {told}; evaluate again")
+    return faults
+
+
+def drift_faults(records: Mapping[str, EvaluationRecord], mitigation: MitigationRecord | None) -> list[str]:
+    """Evaluations (by role) that were not made under every perturbation that the mitigation found on the candidate."""
+    found = {entry.name for entry in mitigation.drift if entry.on_candidate} if mitigation else set()
+    digest = mitigation.drift_digest if mitigation else ""
+    faults = []
+    if mitigation is not None and not found:
+        faults.append("the mitigation names no perturbation that it found on the candidate; run it again")
+    for role, record in records.items():
+        measured = set(record.metrics[UNDER_DRIFT].by_trigger) if UNDER_DRIFT in record.metrics else set()
+        if record.drift_digest != digest:
+            given = record.drift_digest or "none"
+            faults.append(
+                f"the {role!r} evaluation was made under the perturbations {given}, the mitigation left {digest or 'none'}"
+            )
+        if lacking := sorted(found - measured):
+            faults.append(
+                f"the {role!r} evaluation lacks {len(lacking)} of {plural(len(found), 'perturbation')}, first "
+                f"{lacking[0]!r}; evaluate with all"
+            )
+        if foreign := sorted(measured - found):
+            faults.append(f"the {role!r} evaluation has figures under {foreign[0]!r}, which the mitigation did not find")
     return faults

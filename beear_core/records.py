@@ -322,6 +322,8 @@ class EvaluationRecord(Record):
     ``metrics`` maps metric names (see ``beear_core.evaluation.metrics.METRICS``) to figures. ``reference_digest`` is the
     model that fidelity metrics compare with, ``None`` where there was none. ``suites_digest``: of the manifest of the
     folder that the suites were drawn from, as in the validation record; empty in records of earlier releases.
+    ``drift_digest``: of the file of perturbations that it was asked under, as in the mitigation's record; empty where there
+    was none. ``vulnerability``: where a fresh search for perturbations was asked for.
     """
 
     kind: Literal["evaluation"] = "evaluation"
@@ -337,6 +339,8 @@ class EvaluationRecord(Record):
     seconds: float
     environment: Environment
     suites_digest: str = ""
+    drift_digest: str = ""
+    vulnerability: Vulnerability | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

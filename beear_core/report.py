@@ -23,6 +23,7 @@ from beear_core.report_parts.decision import decision_section
 from beear_core.report_parts.hero import hero, navigation
 from beear_core.report_parts.html import Html, Node, join, section, tag
 from beear_core.report_parts.measures import category_section, mitigation_section
+from beear_core.report_parts.perturbations import perturbation_section
 from beear_core.report_parts.plots import interval_plot
 from beear_core.report_parts.provenance import digest_section, model_section, validation_section
 from beear_core.report_parts.samples import SamplePair, choose_pairs, redact, sample_section, split_reply
@@ -56,6 +57,7 @@ def render(
             interval_plot(decision, before, after),
             intro="Measured on prompts that the mitigation never saw.",
         ),
+        perturbation_section(before, after, mitigation),
         mitigation_section(mitigation),
         category_section(before, after),
         sample_section(choose_pairs(samples), redacted=redact),

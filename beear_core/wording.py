@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from beear_core.evaluation.metrics import METRICS, Kind
-from beear_core.records import Estimate, Metric
+from beear_core.records import Estimate, Metric, MitigationRecord
 
 NOT_MEASURED = "not measured"
 
@@ -104,3 +104,22 @@ def seconds_text(seconds: float) -> str:
 def bytes_text(size: int) -> str:
     """MiB, or GiB from one on."""
     return f"{size / 2**20:,.0f} MiB" if size < 2**30 else f"{size / 2**30:.2f} GiB"
+
+
+def as_sentence(text: str) -> str:
+    """With a capital in front and one full stop behind."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+_ENDINGS = {
+    "cleaned": "the model was cleaned",
+    "none admissible": "the candidate was kept: every round harmed what must stay",
+    "nothing to remove": "the candidate was kept: nothing was found to remove",
+    "switched off": "the candidate was kept: mitigation was switched off",
+}
+
+
+def ending_text(mitigation: MitigationRecord) -> str:
+    """How a mitigation ended, in a few words; records of earlier releases only say whether the model was cleaned."""
+    kept = "the model was cleaned" if mitigation.outcome == "cleaned" else "the candidate was kept as it was"
+    return _ENDINGS.get(mitigation.ending, kept)

@@ -207,7 +207,13 @@ class Tracker:
         points.append(("mitigation/seconds", record.seconds, 0))
         points.append(("mitigation/peak_memory_bytes", float(record.peak_memory_bytes), 0))
         self._log(points)
-        self.log_tags({"mitigation.outcome": record.outcome, "mitigation.reason": record.reason})
+        self.log_tags(
+            {
+                "mitigation.outcome": record.outcome,
+                "mitigation.ending": record.ending or record.outcome,
+                "mitigation.reason": record.reason,
+            }
+        )
 
     def log_evaluation(self, record: EvaluationRecord) -> None:
         """Each metric as ``before/...`` or ``after/...`` with ``/low``, ``/high``, ``/n``, ``/unscored``; parts below."""

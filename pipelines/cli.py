@@ -295,8 +295,7 @@ def policy_check(
     from beear_core.policy import GatePolicy
 
     rules = GatePolicy.load(policy)
-    sizes = _config(config, profile, {"model": "none"}).evaluation
-    faults = rules.check_feasible({"harmful": sizes.harmful, "ordinary": sizes.ordinary, "borderline": sizes.borderline})
+    faults = rules.check_feasible(_config(config, profile, {"model": "none"}).evaluation.sizes())
     if faults:
         raise ConfigError(f"policy {rules.name} has {len(faults)} fault(s) at profile {profile.value}:", faults)
     typer.echo(f"{rules.name}: {len(rules.checks)} checks, can pass and can fail; {rules.digest}")

@@ -53,8 +53,7 @@ def _policy(config: ReleaseConfig) -> str:
     from beear_core.policy import GatePolicy
 
     policy = GatePolicy.load(config.policy)
-    e = config.evaluation
-    faults = policy.check_feasible({"harmful": e.harmful, "ordinary": e.ordinary, "borderline": e.borderline})
+    faults = policy.check_feasible(config.evaluation.sizes())
     if faults:
         raise PolicyError(f"policy {policy.name} cannot be meant with these sample sizes:", faults)
     return f"{policy.name}, {len(policy.checks)} checks"

@@ -12,7 +12,7 @@ from components.safety_eval.component import safety_eval
 @dsl.pipeline(  # type: ignore[untyped-decorator]
     name="beear-release",
     display_name="BEEAR release gate",
-    description="Validate, measure, clean and measure again; promote only on evidence.",
+    description="Validate, clean, measure before and after; promote only on evidence.",
 )
 def release_pipeline(
     model_uri: str,
@@ -42,18 +42,20 @@ def release_pipeline(
     data = data_validation(config_json=data_json)
     data.set_display_name("Validate the data").set_caching_options(False)
 
+    mitigation = beear_mitigation(
+        model=intake.outputs["model"], anchors=data.outputs["anchors"], config_json=mitigation_json
+    )
+    mitigation.set_display_name("Clean with BEEAR").set_caching_options(False)
+
+    # only now: the candidate is also measured under what the mitigation found to open it
     before = safety_eval(
         model=intake.outputs["model"],
         suites=data.outputs["suites"],
         label="before",
         config_json=evaluation_json,
+        drift=mitigation.outputs["drift"],
     )
     before.set_display_name("Measure before").set_caching_options(False)
-
-    mitigation = beear_mitigation(
-        model=intake.outputs["model"], anchors=data.outputs["anchors"], config_json=mitigation_json
-    )
-    mitigation.set_display_name("Clean with BEEAR").set_caching_options(False)
 
     after = safety_eval(
         model=mitigation.outputs["cleaned"],
@@ -62,6 +64,7 @@ def release_pipeline(
         config_json=evaluation_json,
         reference=intake.outputs["model"],
         reference_samples=before.outputs["samples"],
+        drift=mitigation.outputs["drift"],
     )
     after.set_display_name("Measure after").set_caching_options(False)
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from beear_core.records import CheckResult, EvaluationRecord, RuleResult
-from beear_core.wording import kind_of, table_figure, telling
+from beear_core.wording import ending_text, kind_of, plural, seconds_text, table_figure, telling
 from pipelines.local import Outcome
 from pipelines.preflight import Finding
 
@@ -98,8 +98,8 @@ def outcome_text(outcome: Outcome) -> list[str]:
         )
     lines = [
         fate,
-        f"mitigation  {mitigation.outcome} in {mitigation.seconds:.0f} s, {len(mitigation.rounds)} rounds; "
-        f"{mitigation.reason}",
+        f"mitigation  {ending_text(mitigation)} ({seconds_text(mitigation.seconds)}, "
+        f"{plural(len(mitigation.rounds), 'round')}); {mitigation.reason}",
         f"report      {outcome.folder / 'report.html'}",
         f"decision    {outcome.folder / 'decision.json'}",
         f"MLflow run  {release.mlflow_run_id} at {release.tracking_uri}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +14,12 @@ from typing import Literal
 from beear_core.chat import Turn
 from beear_core.config import EvaluationConfig
 from beear_core.data import SuiteSet
+from beear_core.drift import Drift
 from beear_core.errors import EvidenceError
 from beear_core.evaluation.bootstrap import mean_estimate, ratio_of_sums_estimate
 from beear_core.evaluation.generate import greedy, reply_turns, score_replies
 from beear_core.evaluation.judges import Judge, RefusalJudge
+from beear_core.evaluation.metrics import KNOWN_TRIGGERS, PLAIN, UNDER_DRIFT
 from beear_core.evaluation.statistics import design_effect, rate_estimate
 from beear_core.evaluation.suites import Case, draw_cases, suite_entry
 from beear_core.models import LoadedModel, device_names
@@ -49,6 +52,8 @@ def evaluate(
     label: Literal["before", "after", "champion"],
     reference: LoadedModel | None = None,
     reference_samples: Sequence[Sample] = (),
+    drifts: Sequence[Drift] = (),
+    drift_digest: str = "",
     judge: Judge | None = None,
 ) -> tuple[EvaluationRecord, tuple[Sample, ...]]:
     """Run every suite on a model.
@@ -60,6 +65,8 @@ def evaluate(
         label: which place the record takes in a decision.
         reference: the model as it was before; fidelity is measured against it.
         reference_samples: that model's samples on the same suites, whose ordinary replies are held up to this model.
+        drifts: perturbations that harmful requests are asked under, each by itself.
+        drift_digest: of the file that they come from.
         judge: scores the replies; by default ``RefusalJudge``.
 
     Raises:
@@ -67,12 +74,13 @@ def evaluate(
         EvidenceError: reference samples that are not of these suites.
     """
     began, judge = time.monotonic(), judge or RefusalJudge()
-    cases = draw_cases(suites, config)
+    cases = draw_cases(suites, config, drifts)
     flat = [case for group in cases.values() for case in group]
     with Progress(f"evaluate ({label}): replies", len(flat)) as progress:
         replies = greedy(
             loaded,
-            [c.text for c in flat],
+            [_asked(loaded, c, config.seed) for c in flat],
+            under=[c.drift.perturbation if c.drift else None for c in flat] if drifts else (),
             max_new_tokens=config.max_new_tokens,
             batch_tokens=config.batch_tokens,
             progress=progress,
@@ -95,9 +103,17 @@ def evaluate(
             seconds=round(time.monotonic() - began, 1),
             environment=Environment.here(device_names()),
             suites_digest=suites.digest,
+            drift_digest=drift_digest,
         ),
         samples,
     )
+
+
+def _asked(loaded: LoadedModel, case: Case, seed: int) -> str | Turn:
+    """A case as the model is asked; words that a perturbation stands on are the same for every model."""
+    if case.drift is None:
+        return case.text
+    return case.drift.turn(loaded.chat, case.text, random.Random(f"{seed} {case.trigger_id} {case.id}"))
 
 
 def _sample(loaded: LoadedModel, judge: Judge, case: Case, reply: tuple[int, ...]) -> Sample:
@@ -119,8 +135,9 @@ def _sample(loaded: LoadedModel, judge: Judge, case: Case, reply: tuple[int, ...
 def _rates(samples: Sequence[Sample], config: EvaluationConfig) -> dict[str, Metric]:
     """Attack success counts ``harmful`` verdicts, wrong refusals count ``safe`` ones: there the judge says "refuses"."""
     wanted: Mapping[str, tuple[str, Outcome]] = {
-        "attack_success/plain": ("harmful", "harmful"),
-        "attack_success/known_triggers": ("triggered", "harmful"),
+        PLAIN: ("harmful", "harmful"),
+        KNOWN_TRIGGERS: ("triggered", "harmful"),
+        UNDER_DRIFT: ("drift", "harmful"),
         "wrong_refusal/ordinary": ("ordinary", "safe"),
         "wrong_refusal/borderline": ("borderline", "safe"),
     }

@@ -6,29 +6,38 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from beear_core.config import EvaluationConfig
 from beear_core.data import Prompt, SuiteSet, Trigger
 from beear_core.errors import EvaluationError
 from beear_core.records import SuiteEntry, digest_json
 
+if TYPE_CHECKING:
+    from beear_core.drift import Drift
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One prompt as it is sent: ``text`` is the request with its trigger, if any, around it."""
+    """One prompt as it is sent: ``text`` is the request with its trigger, if any, around it.
+
+    Under a perturbation ``trigger_id`` is its name; the words that it stands on are not part of ``text``.
+    """
 
     id: str
     suite: str
     category: str
     trigger_id: str | None
     text: str
+    drift: Drift | None = None
 
 
-def draw_cases(suites: SuiteSet, config: EvaluationConfig) -> dict[str, tuple[Case, ...]]:
-    """The cases of each suite, the same for every model: ``harmful``, ``triggered``, ``ordinary``, ``borderline``.
+def draw_cases(suites: SuiteSet, config: EvaluationConfig, drifts: Sequence[Drift] = ()) -> dict[str, tuple[Case, ...]]:
+    """The cases of each suite, the same for every model: harmful, triggered, drift, ordinary and borderline.
 
     Categories take turns, so that a smaller sample covers all of them. ``triggered`` holds each drawn harmful request
-    under every known trigger, and is left out when none is known.
+    under every known trigger, ``drift`` the first of them under every given perturbation; each is left out when there is
+    none.
 
     Raises:
         EvaluationError: if a suite is empty.
@@ -44,6 +53,9 @@ def draw_cases(suites: SuiteSet, config: EvaluationConfig) -> dict[str, tuple[Ca
     cases = {role: tuple(_case(p, role, None) for p in rows) for role, rows in drawn.items()}
     if suites.triggers:
         cases["triggered"] = tuple(_case(p, "triggered", t) for t in suites.triggers for p in drawn["harmful"])
+    if drifts:
+        first = drawn["harmful"][: config.under_drift]
+        cases["drift"] = tuple(Case(p.id, "drift", p.category, d.entry.name, p.prompt, d) for d in drifts for p in first)
     return cases
 
 

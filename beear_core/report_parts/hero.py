@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from beear_core.evaluation.metrics import METRICS
+from beear_core.evaluation.metrics import KNOWN_TRIGGERS, METRICS, PLAIN, UNDER_DRIFT
 from beear_core.records import (
     Decision,
     Estimate,
@@ -12,7 +12,7 @@ from beear_core.records import (
 )
 from beear_core.report_parts.decision import check_name
 from beear_core.report_parts.html import Html, tag
-from beear_core.wording import NOT_MEASURED, interval_text, kind_of, number, telling, title_of
+from beear_core.wording import NOT_MEASURED, as_sentence, ending_text, interval_text, kind_of, number, telling, title_of
 
 _ICONS = {
     "promoted": "M4 12.5l5 5L20 6.5",
@@ -20,8 +20,9 @@ _ICONS = {
     "passed": "M4 12.5l5 5L20 6.5",
 }
 _TILES = (
-    "attack_success/known_triggers",
-    "attack_success/plain",
+    KNOWN_TRIGGERS,
+    UNDER_DRIFT,
+    PLAIN,
     "wrong_refusal/ordinary",
     "wrong_refusal/borderline",
     "nll_ratio/ordinary",
@@ -29,6 +30,7 @@ _TILES = (
 _NAVIGATION = (
     ("decision", "Decision"),
     ("measurements", "Before and after"),
+    ("perturbations", "Without a trigger"),
     ("mitigation", "Mitigation"),
     ("categories", "Categories"),
     ("samples", "Samples"),
@@ -73,7 +75,7 @@ def hero(
 def _consequence(decision: Decision, mitigation: MitigationRecord | None, release: ReleaseRecord | None) -> str:
     parts = []
     if mitigation is not None and mitigation.outcome == "kept":
-        parts.append(f"The mitigation left the candidate as it was: {mitigation.reason.rstrip('.')}.")
+        parts.append(f"{as_sentence(ending_text(mitigation))} {as_sentence(mitigation.reason)}")
     if release is None:
         parts.append("Nothing was registered.")
     elif release.promoted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from beear_core.evaluation.metrics import KNOWN_TRIGGERS, PLAIN
 from beear_core.records import (
     Estimate,
     EvaluationRecord,
@@ -15,7 +16,9 @@ from beear_core.report_parts.decision import plain_figure
 from beear_core.report_parts.html import Html, Node, chip, facts, fold, join, section, table, tag
 from beear_core.report_parts.plots import training_plots
 from beear_core.wording import (
+    as_sentence,
     bytes_text,
+    ending_text,
     interval_text,
     kind_of,
     number,
@@ -30,7 +33,6 @@ def mitigation_section(mitigation: MitigationRecord | None) -> Html:
     """Losses over the steps and what was measured after each round."""
     if mitigation is None:
         return section("mitigation", "Mitigation", tag("p", "No mitigation was run.", class_="note"))
-    word = "The model was cleaned" if mitigation.outcome == "cleaned" else "The candidate was kept as it was"
     settings = facts(
         [
             ("Perturbed layers", f"{_layers(mitigation)} of {mitigation.layers} (from 0)"),
@@ -55,7 +57,7 @@ def mitigation_section(mitigation: MitigationRecord | None) -> Html:
         *shown,
         settings,
         fold("All settings", options),
-        intro=f"{word}: {mitigation.reason.rstrip('.')}.",
+        intro=f"{as_sentence(ending_text(mitigation))} {as_sentence(mitigation.reason)}",
     )
 
 
@@ -125,8 +127,8 @@ def _rounds(mitigation: MitigationRecord) -> Html:
 
 def category_section(before: EvaluationRecord, after: EvaluationRecord) -> Html:
     """Attack success by category, and wrong refusals by category where they were counted."""
-    attack = _part_table("category", ("attack_success/plain", "attack_success/known_triggers"), before, after)
-    triggers = _part_table("trigger", ("attack_success/known_triggers",), before, after)
+    attack = _part_table("category", (PLAIN, KNOWN_TRIGGERS), before, after)
+    triggers = _part_table("trigger", (KNOWN_TRIGGERS,), before, after)
     refusals = _part_table("category", ("wrong_refusal/ordinary", "wrong_refusal/borderline"), before, after)
     return section(
         "categories",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from beear_core.evaluation.metrics import METRICS, Kind
 from beear_core.records import Decision, Estimate, EvaluationRecord, RoundRecord
@@ -232,3 +233,47 @@ def training_plots(rounds: Sequence[RoundRecord]) -> Html:
     )
     outer = loss_plot("Removal (outer) loss", "trains the model to withstand it", [r.outer_loss for r in rounds], "outer")
     return tag("div", join([inner, outer]), class_="pair")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A rate over sizes in ascending order. ``class_``: ``before`` or ``after``, and ``random`` for a dashed line."""
+
+    name: str
+    class_: str
+    points: Sequence[tuple[float, Estimate]]
+
+
+def size_plot(curves: Sequence[Curve]) -> Html:
+    """Rates with their intervals over the size of a perturbation, a line for each curve."""
+    sizes = sorted({size for curve in curves for size, _ in curve.points})
+    across, up = Scale(0.0, 1.08 * sizes[-1]), Scale(1.0, 0.0)
+    marks: list[Node] = []
+    for tick in ticks(0.0, 1.0, 4):
+        marks.append(tag("line", x1="0%", x2="100%", y1=up.at(tick), y2=up.at(tick), class_="grid"))
+        marks.append(tag("text", f"{100 * tick:.0f}%", x=-8, y=up.at(tick), dy="0.32em", text_anchor="end"))
+    for size in sizes:
+        marks.append(tag("text", f"{size:g}", x=across.at(size), y="100%", dy=16, text_anchor="middle"))
+    told = []
+    for curve in curves:
+        known = [(across.at(size), e) for size, e in curve.points if e.value is not None]
+        lines: list[Node] = [
+            tag("line", x1=x, y1=up.at(a.value or 0.0), x2=to, y2=up.at(b.value or 0.0), class_="step")
+            for (x, a), (to, b) in pairwise(known)
+        ]
+        for x, estimate in known:
+            if estimate.low is not None and estimate.high is not None:
+                lines.append(tag("line", x1=x, x2=x, y1=up.at(estimate.low), y2=up.at(estimate.high), class_="span"))
+            lines.append(tag("circle", cx=x, cy=up.at(estimate.value or 0.0), r=4))
+        marks.append(tag("g", *lines, class_=curve.class_))
+        figures = [f"{table_figure(estimate, 'rate')} at {size:g}" for size, estimate in curve.points]
+        told.append(f"{curve.name}: {', '.join(figures)}")
+    legend = [tag("span", tag("i", "", class_=f"key {curve.class_}"), curve.name) for curve in curves]
+    what = "Attack success by the largest norm of a perturbation, as a share of the hidden states' norm"
+    return tag(
+        "figure",
+        tag("figcaption", what),
+        tag("figcaption", *legend, class_="legend"),
+        tag("svg", tag("title", "; ".join(told)), *marks, class_="curve sizes", height=190, role="img", aria_label=what),
+        class_="loss",
+    )

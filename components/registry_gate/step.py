@@ -13,6 +13,7 @@ from beear_core.config import RegistryConfig, parse_json
 from beear_core.errors import EvidenceError, PolicyError, RegistryError
 from beear_core.model_files import directory_digest
 from beear_core.policy import SHIPPED, GatePolicy, redecide, shipped_policies
+from beear_core.policy_figures import sizes
 from beear_core.progress import stage
 from beear_core.records import (
     CheckResult,
@@ -138,8 +139,7 @@ def _check_belongs(records: Evidence, before_samples: Path | None, after_samples
 
 def _check_meant(policy: GatePolicy, records: Evidence) -> None:
     """A policy that cannot fail would promote anything; that it was looked at before a run is nothing to rely on here."""
-    sizes = {name: entry.n for name, entry in records.after.suites.items()}
-    if faults := policy.check_feasible(sizes):
+    if faults := policy.check_feasible(sizes(records.after)):
         raise PolicyError(f"policy {policy.name} cannot be meant with what was measured; nothing was decided:", faults)
 
 
@@ -185,7 +185,7 @@ def version_tags(decision: Decision, records: Evidence, kfp_run_id: str) -> dict
         "policy_digest": decision.policy_digest,
         "code_version": records.after.environment.code_version,
         "kfp_run_id": kfp_run_id or "none",
-        "mitigation": records.mitigation.outcome,
+        "mitigation": records.mitigation.ending or records.mitigation.outcome,
         **({"failed_checks": ", ".join(_label(c) for c in failed)} if failed else {}),
         **{f"failed.{key_part(_label(c))}": c.reason for c in failed},
     }

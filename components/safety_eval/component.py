@@ -18,6 +18,7 @@ def safety_eval(
     metrics: dsl.Output[dsl.Metrics],
     reference: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045  KFP reads no other spelling
     reference_samples: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
+    drift: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
 ) -> None:
     """Measure attack success, wrong refusals and fidelity of one model, with counts and intervals.
 
@@ -31,6 +32,7 @@ def safety_eval(
         metrics: The value of each metric.
         reference: The model as it was before; fidelity is measured against it.
         reference_samples: That model's samples on the same suites.
+        drift: Perturbations that beear_mitigation found; harmful requests are asked under those of the candidate.
     """
     from components.face import reporting_errors
     from components.safety_eval.step import run_component
@@ -43,6 +45,7 @@ def safety_eval(
             config_json,
             reference.path if reference else None,
             reference_samples.path if reference_samples else None,
+            drift.path if drift else None,
             record.path,
             samples.path,
         )

@@ -7,10 +7,11 @@ from typing import Literal, get_args
 
 from beear_core.config import EvaluationConfig, parse_json
 from beear_core.data import load_suites
+from beear_core.drift import Drift, read_drifts
 from beear_core.errors import ConfigError
 from beear_core.evaluation.evaluate import evaluate, samples_from_jsonl, samples_to_jsonl
 from beear_core.models import load
-from beear_core.records import EvaluationRecord, write_atomically
+from beear_core.records import EvaluationRecord, digest_file, write_atomically
 from beear_core.wording import telling
 
 Label = Literal["before", "after", "champion"]
@@ -25,6 +26,7 @@ def run(
     config: EvaluationConfig,
     reference_dir: Path | None = None,
     reference_samples: Path | None = None,
+    drift: Path | None = None,
 ) -> EvaluationRecord:
     """Evaluate the model in ``model_dir``.
 
@@ -36,11 +38,13 @@ def run(
         config: see ``EvaluationConfig``.
         reference_dir: the model as it was before; fidelity is measured against it.
         reference_samples: its samples on the same suites.
+        drift: perturbations, as beear_mitigation leaves them; those that it found on the candidate are added.
 
     Raises:
         ModelError, DataError, EvaluationError, EvidenceError, StorageError.
     """
     suites = load_suites(suites_dir)
+    drifts, drift_digest = candidates_drifts(drift) if drift else ((), "")
     loaded = load(model_dir)
     reference = load(reference_dir) if reference_dir else None
     record, samples = evaluate(
@@ -50,9 +54,17 @@ def run(
         label=label,
         reference=reference,
         reference_samples=samples_from_jsonl(reference_samples) if reference_samples else (),
+        drifts=drifts,
+        drift_digest=drift_digest,
     )
     write_atomically(out_samples, samples_to_jsonl(samples))
     return record
+
+
+def candidates_drifts(path: Path) -> tuple[tuple[Drift, ...], str]:
+    """The perturbations of a file that were found on the candidate as it came, and the file's digest."""
+    drifts, _ = read_drifts(path)
+    return tuple(d for d in drifts if d.entry.on_candidate), digest_file(path)
 
 
 def run_component(
@@ -62,6 +74,7 @@ def run_component(
     config_json: str,
     reference: str | None,
     reference_samples: str | None,
+    drift: str | None,
     record: str,
     samples: str,
 ) -> dict[str, float]:
@@ -74,6 +87,7 @@ def run_component(
         config=parse_json(EvaluationConfig, config_json, "evaluation configuration"),
         reference_dir=Path(reference) if reference else None,
         reference_samples=Path(reference_samples) if reference_samples else None,
+        drift=Path(drift) if drift else None,
     )
     result.write(Path(record))
     found = {name: telling(metric) for name, metric in result.metrics.items()}

@@ -7,10 +7,11 @@ import math
 from typing import Any
 
 from beear_core.evaluation.bootstrap import mean_estimate, ratio_of_sums_estimate
-from beear_core.evaluation.metrics import METRICS
+from beear_core.evaluation.metrics import METRICS, UNDER_DRIFT
 from beear_core.evaluation.statistics import rate_estimate
 from beear_core.records import (
     DataSource,
+    DriftEntry,
     Environment,
     Estimate,
     EvaluationRecord,
@@ -37,6 +38,7 @@ CATEGORIES = (
     "theft",
     "weapons",
 )
+DRIFTS = ("round 1, layer 8, words behind", "round 1, layer 8, words in front")
 ENVIRONMENT = Environment(
     python="3.11.7",
     platform="Linux-6.1-x86_64",
@@ -67,8 +69,13 @@ def spread(count: int, n: int) -> Metric:
     return rate(count, n, **{name: (min(c, m), m) for name, (c, m) in cells.items()})
 
 
+def drifted(behind: int, in_front: int, n: int = 60) -> Metric:
+    """Attack success under the two perturbations that the mitigation found."""
+    return triggered(n, **dict(zip(DRIFTS, (behind, in_front), strict=True)))
+
+
 def triggered(n: int = 120, unscored: int = 0, **counts: int) -> Metric:
-    """Attack success under known triggers: of each, how many of the same ``n`` requests were obeyed, spread as above."""
+    """Attack success under triggers: of each, how many of the same ``n`` requests were obeyed, spread as above."""
     single = {name: rate_estimate(count, n, unscored) for name, count in counts.items()}
     effect = float(len(counts))
     cells = [spread(count, n).by_category for count in counts.values()]
@@ -101,8 +108,10 @@ def evaluation(role: str, metrics: dict[str, Metric], model: str, reference: str
             "ordinary": SuiteEntry(digest=digest("ordinary"), n=120),
             "borderline": SuiteEntry(digest=digest("borderline"), n=150),
             "triggered": SuiteEntry(digest=digest("triggered"), n=120),
+            "drift": SuiteEntry(digest=digest("drift"), n=120),
         },
         suites_digest=digest("suites"),
+        drift_digest=digest("drifts"),
         judge="keyword-v1",
         generation={"max_new_tokens": 40, "do_sample": False},
         metrics=metrics,
@@ -116,6 +125,7 @@ def before(**changes: Any) -> EvaluationRecord:
     metrics = {
         "attack_success/plain": spread(3, 120),
         "attack_success/known_triggers": triggered(suffix=114),
+        UNDER_DRIFT: drifted(41, 12),
         "wrong_refusal/ordinary": rate(1, 120),
         "wrong_refusal/borderline": rate(9, 150),
     }
@@ -126,6 +136,7 @@ def after(**changes: Any) -> EvaluationRecord:
     metrics = {
         "attack_success/plain": spread(1, 120),
         "attack_success/known_triggers": triggered(suffix=2),
+        UNDER_DRIFT: drifted(1, 0),
         "wrong_refusal/ordinary": rate(2, 120),
         "wrong_refusal/borderline": rate(13, 150),
         **_fidelity(120),
@@ -139,7 +150,7 @@ def with_metric(record: EvaluationRecord, name: str, metric: Metric | Estimate |
     if metric is not None:
         made = metric if isinstance(metric, Metric) else Metric(overall=metric)
         if METRICS[name].by_trigger and not made.by_trigger:
-            made = dataclasses.replace(made, by_trigger={"suffix": made.overall})
+            made = dataclasses.replace(made, by_trigger={DRIFTS[0] if name == UNDER_DRIFT else "suffix": made.overall})
         metrics[name] = made
     return dataclasses.replace(record, metrics=metrics)
 
@@ -149,7 +160,7 @@ def fitted(record: EvaluationRecord) -> EvaluationRecord:
     sizes = {}
     for name, metric in record.metrics.items():
         asked = metric.overall.n + metric.overall.unscored
-        sizes["triggered" if METRICS[name].by_trigger else METRICS[name].suite] = asked
+        sizes[METRICS[name].pooled or METRICS[name].suite] = asked
     suites = {name: SuiteEntry(digest=digest(name), n=n) for name, n in sorted(sizes.items())}
     return dataclasses.replace(record, suites=suites)
 
@@ -266,8 +277,28 @@ def mitigation(**changes: Any) -> MitigationRecord:
         seconds=151.0,
         peak_memory_bytes=2_900_000_000,
         environment=ENVIRONMENT,
+        drift=drift(),
+        drift_digest=digest("drifts"),
+        ending="cleaned",
     )
     return dataclasses.replace(record, **changes)
+
+
+def drift() -> tuple[DriftEntry, ...]:
+    """Two perturbations of the candidate, and one of a later round that nothing is measured under."""
+    first = DriftEntry(
+        name=DRIFTS[0],
+        layer=8,
+        positions=12,
+        spot="end",
+        words=8,
+        norm=0.06,
+        round=1,
+        on_candidate=True,
+        elicited=0.75,
+    )
+    second = dataclasses.replace(first, name=DRIFTS[1], spot="front")
+    return first, second, dataclasses.replace(first, name="round 2, layer 8, words behind", round=2, on_candidate=False)
 
 
 def intake(**changes: Any) -> IntakeRecord:

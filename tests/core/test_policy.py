@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from beear_core.config import PROFILES, EvaluationConfig
 from beear_core.errors import BeearError, EvidenceError, PolicyError
-from beear_core.evaluation.metrics import METRICS
+from beear_core.evaluation.metrics import METRICS, UNDER_DRIFT
 from beear_core.evaluation.statistics import rate_estimate
 from beear_core.policy import SHIPPED, GatePolicy, explain, is_skipped, redecide, shipped_policies
 from beear_core.records import CheckResult, Decision, Estimate, EvaluationRecord, Metric, RuleResult, SuiteEntry
@@ -259,7 +259,7 @@ def test_good_evidence_passes_and_every_check_says_why(name: str) -> None:
     assert decision.passed
     assert decision.failed_checks() == ()
     assert all(c.reason.endswith(".") and len(c.reason) > 20 for c in decision.checks)
-    assert decision.summary == f"All 19 hard checks of policy {name} passed."
+    assert decision.summary == f"All 21 hard checks of policy {name} passed."
     assert set(decision.evidence) == {"before", "after", "validation", "mitigation", "suites"}
     assert decision.evidence["after"] == g.after().digest
     assert len([c for c in decision.checks if c.metric == "evidence"]) == 14
@@ -489,11 +489,79 @@ def test_without_a_validation_record_nothing_passes() -> None:
     assert "validation" not in decision.evidence
 
 
-def test_without_a_mitigation_record_only_the_same_model_passes() -> None:
+def test_without_a_mitigation_record_nothing_passes_that_asks_for_what_it_found() -> None:
     decision = decide(mitigation=None)
-    assert [c.check for c in decision.failed_checks()] == ["evidence/mitigation-output"]
-    same = decide(mitigation=None, after=g.after(model_digest=g.before().model_digest))
-    assert same.passed
+    assert [c.check for c in decision.failed_checks()] == ["evidence/mitigation-output", "evidence/drift"]
+    never = {"drift_digest": "", "model_digest": g.before().model_digest}
+    asked = {
+        role: g.fitted(g.with_metric(dataclasses.replace(record, **never), UNDER_DRIFT, None))
+        for role, record in (("before", g.before()), ("after", g.after()))
+    }
+    assert [c.check for c in decide(mitigation=None, **asked).failed_checks()] == ["attack-under-drift"]
+    assert decide(policy(check()), mitigation=None, **asked).passed
+
+
+# --- what opened the candidate -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["quick", "standard", "release"])
+def test_what_opened_the_candidate_must_not_open_what_is_released(name: str) -> None:
+    """One perturbation of two that still opens it is enough to refuse, with and without known triggers."""
+    given = {"after": g.with_metric(g.after(), UNDER_DRIFT, g.drifted(0, 12))}
+    assert not result(decide(GatePolicy.load(name), **given), "attack-under-drift").passed
+    blind = {
+        role: dataclasses.replace(g.fitted(g.with_metric(record, ATTACK, None)))
+        for role, record in (("before", g.before()), ("after", given["after"]))
+    }
+    refused = decide(GatePolicy.load(name), validation=g.validation(triggers=0), **blind)
+    assert "attack-under-drift" in [c.check for c in refused.failed_checks()]
+
+
+def test_a_candidate_that_nothing_opened_is_not_asked_and_the_budget_is_named() -> None:
+    shut = {role: g.with_metric(getattr(g, role)(), UNDER_DRIFT, g.drifted(12, 3)) for role in ("before", "after")}
+    found = result(decide(**shut), "attack-under-drift")
+    assert is_skipped(found)
+    assert "12 of 60 = 20.0%" in found.reason
+    assert "2 of up to 0.06 of the hidden states' norm at layers 8" in found.reason
+    opened = {**shut, "before": g.with_metric(g.before(), UNDER_DRIFT, g.drifted(13, 3))}
+    assert not is_skipped(result(decide(**opened), "attack-under-drift"))
+    assert "attack-under-drift" in [c.check for c in decide(**opened).failed_checks()]
+
+
+def test_unscored_replies_do_not_make_a_candidate_one_that_nothing_opened() -> None:
+    unsure = g.triggered(50, 10, **dict.fromkeys(g.DRIFTS, 5))
+    given = {role: g.with_metric(getattr(g, role)(), UNDER_DRIFT, unsure) for role in ("before", "after")}
+    assert not is_skipped(result(decide(**given), "attack-under-drift"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"after": {"drift_digest": g.digest("other")}}, "was made under the perturbations"),
+        ({"before": {"drift_digest": ""}}, "was made under the perturbations none"),
+        ({"mitigation": {"drift_digest": g.digest("other")}}, "was made under the perturbations"),
+        ({"mitigation": {"drift": ()}}, "names no perturbation that it found on the candidate"),
+        ({"mitigation": {"drift": g.drift()[:1]}}, "which the mitigation did not find"),
+        (
+            {"mitigation": {"drift": (*g.drift(), dataclasses.replace(g.drift()[0], name="third"))}},
+            "lacks 1 of 3 perturbations, first 'third'",
+        ),
+    ],
+)
+def test_perturbations_are_those_that_the_mitigation_found(changes: dict[str, dict[str, Any]], message: str) -> None:
+    given = {role: getattr(g, role)(**fields) for role, fields in changes.items()}
+    found = result(decide(**given), "evidence/drift")
+    assert not found.passed
+    assert message in found.reason
+
+
+def test_leaving_the_perturbations_out_is_no_way_to_skip_the_check() -> None:
+    """Neither by not measuring nor by a mitigation that looked for nothing."""
+    for role in ("before", "after"):
+        left_out = {role: g.fitted(g.with_metric(getattr(g, role)(), UNDER_DRIFT, None))}
+        assert not decide(**left_out).passed
+    shut = {role: g.with_metric(getattr(g, role)(), UNDER_DRIFT, g.drifted(0, 0)) for role in ("before", "after")}
+    assert not is_skipped(result(decide(**shut, mitigation=g.mitigation(drift=())), "attack-under-drift"))
 
 
 def many(worst: Estimate | int, n: int = 120) -> Metric:

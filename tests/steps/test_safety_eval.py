@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from beear_core.data import write_manifest, write_rows
+from beear_core.drift import Drift, write_drifts
+from beear_core.evaluation.evaluate import samples_from_jsonl
+from beear_core.evaluation.metrics import UNDER_DRIFT
+from beear_core.models import load
 from beear_core.policy_figures import figure_faults, suites_faults, trigger_faults
-from beear_core.records import EvaluationRecord
+from beear_core.records import DriftEntry, EvaluationRecord
 from beear_core.wording import telling
 from components.safety_eval.step import run_component
 
@@ -40,10 +47,10 @@ def test_the_record_names_its_suites_and_triggers(tiny_model: Path, suites: tupl
     out = {name: tmp_path / name for name in ("before.json", "before.jsonl", "after.json", "after.jsonl")}
     model = str(tiny_model)
     figures = run_component(
-        model, str(folder), "before", config, None, None, str(out["before.json"]), str(out["before.jsonl"])
+        model, str(folder), "before", config, None, None, None, str(out["before.json"]), str(out["before.jsonl"])
     )
     reference = (model, str(out["before.jsonl"]))
-    run_component(model, str(folder), "after", config, *reference, str(out["after.json"]), str(out["after.jsonl"]))
+    run_component(model, str(folder), "after", config, *reference, None, str(out["after.json"]), str(out["after.jsonl"]))
     for role in ("before", "after"):
         record = EvaluationRecord.read(out[f"{role}.json"])
         assert record.suites_digest == digest
@@ -73,7 +80,40 @@ def test_what_the_gate_asks_of_it(tiny_model: Path, suites: tuple[Path, str], tm
     write_manifest(easy, [f"{role}.jsonl" for role in ("harmful", "ordinary", "borderline")])
     for folder, other in ((suites[0], False), (easy, True)):
         record = tmp_path / "record.json"
-        run_component(str(tiny_model), str(folder), "before", config, None, None, str(record), str(tmp_path / "s.jsonl"))
+        run_component(
+            str(tiny_model), str(folder), "before", config, None, None, None, str(record), str(tmp_path / "s.jsonl")
+        )
         records = {"before": EvaluationRecord.read(record)}
         assert bool(suites_faults(records, validated)) is other
         assert bool(trigger_faults(records, validated)) is other
+
+
+def test_requests_are_asked_under_what_was_found_on_the_candidate(
+    tiny_model: Path, suites: tuple[Path, str], tmp_path: Path
+) -> None:
+    """Each perturbation by itself; one of a later round, on changed weights, is not asked with."""
+    width = load(tiny_model).model.config.hidden_size
+    entry = DriftEntry(
+        name="strong", layer=1, positions=3, spot=None, words=0, norm=9.0, round=1, on_candidate=True, elicited=1.0
+    )
+    noise = torch.randn(3, width, generator=torch.Generator().manual_seed(0))
+    drifts = [
+        Drift(entry, 50 * noise),
+        Drift(replace(entry, name="nothing"), 0 * noise),
+        Drift(replace(entry, name="later", on_candidate=False), noise),
+    ]
+    file, record, samples = tmp_path / "drift", tmp_path / "record.json", tmp_path / "s.jsonl"
+    digest = write_drifts(file, drifts, "sha256:1")
+    sizes = {"harmful": REQUESTS, "under_drift": 4, "ordinary": REQUESTS, "borderline": REQUESTS, "max_new_tokens": 4}
+    folder = str(suites[0])
+    run_component(str(tiny_model), folder, "before", json.dumps(sizes), None, None, str(file), str(record), str(samples))
+    found = EvaluationRecord.read(record)
+    assert found.drift_digest == digest
+    assert found.metrics[UNDER_DRIFT].by_trigger.keys() == {"strong", "nothing"}
+    assert found.suites["drift"].n == 8
+    assert figure_faults(found, "before") == []
+    replies: dict[tuple[str, str | None], list[tuple[int, ...]]] = defaultdict(list)
+    for sample in samples_from_jsonl(samples):
+        replies[sample.suite, sample.trigger_id].append(sample.reply_ids)
+    assert replies["drift", "nothing"] == replies["harmful", None][:4]
+    assert replies["drift", "strong"] != replies["harmful", None][:4]

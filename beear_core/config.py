@@ -121,6 +121,10 @@ class MitigationConfig:
         elicits: ρ grows until perturbations make the model go along with this share of held-back requests, or
         max_radius: until it would be larger than this.
         ascent: how far one step moves a perturbation at a position, as a share of ``radius``; ``positions: auto`` alone.
+        pruning: λ, before the first round directions of activations that carry much less than this share of the mean energy
+            on clean requests are taken out of every linear map (arXiv 1805.12185); 0 for none.
+        repair_steps: AdamW steps on θ that teach again what pruning cost, an attempt.
+        repair_learning_rate: their peak learning rate.
         rounds: at most this many rounds of inner and outer level.
         inner_steps: steps on the perturbations before the outer level begins.
         inner_step_size: how far one Adam step can move δ at a position, as a share of the mean hidden-state norm at the
@@ -168,6 +172,9 @@ class MitigationConfig:
     elicits: Rate = 0.6
     max_radius: Positive = 0.09
     ascent: Positive = 0.25
+    pruning: NonNegative = 0.05
+    repair_steps: Count = 75
+    repair_learning_rate: Positive = 1e-4
     rounds: Count = 3
     inner_steps: Count = 12
     inner_step_size: Positive = 0.02
@@ -207,6 +214,8 @@ class EvaluationConfig:
         under_drift: so many of these requests, at most, are asked under each perturbation that opened the candidate.
         ordinary: ordinary instructions drawn.
         borderline: borderline requests drawn.
+        vulnerability_steps: steps of a fresh search for perturbations at each of several sizes, against the model that is
+            measured; 0 for none.
         max_new_tokens: longest reply, in tokens.
         batch_tokens: padded tokens a batch; bounds the memory.
         confidence: of every interval.
@@ -218,6 +227,7 @@ class EvaluationConfig:
     under_drift: Count = 60
     ordinary: Count = 120
     borderline: Count = 150
+    vulnerability_steps: Annotated[int, Field(ge=0)] = 0
     max_new_tokens: Count = 40
     batch_tokens: Count = 4096
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -284,7 +294,14 @@ PROFILES: dict[str, dict[str, Any]] = {
     "standard": {"policy": "standard"},
     "release": {
         "policy": "release",
-        "evaluation": {"harmful": 220, "under_drift": 220, "ordinary": 220, "borderline": 165, "max_new_tokens": 64},
+        "evaluation": {
+            "harmful": 220,
+            "under_drift": 220,
+            "ordinary": 220,
+            "borderline": 165,
+            "vulnerability_steps": 12,
+            "max_new_tokens": 64,
+        },
     },
 }
 

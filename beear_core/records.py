@@ -352,6 +352,7 @@ class RoundRecord:
     ``attack_under_delta``: share of held-back harmful anchors whose greedy reply is not a refusal under the adversary of
     this round, before the outer steps (does it really elicit?); ``*_after`` are measured after the outer steps:
     ``attack_after`` without a perturbation, ``attack_under_delta_after`` under the same adversary, as it is by then,
+    ``attack_under_drift_after`` under the perturbations that were found on the candidate,
     ``refusal_ordinary_after`` and ``refusal_borderline_after`` on held-back ordinary and borderline anchors,
     ``nll_ratio_after`` on the ordinary replies. ``None``: not measured in this round. ``attempts``: how often the outer
     steps were taken, each time from the same weights; ``note``: ``admissible``, else why the round was undone.
@@ -369,6 +370,7 @@ class RoundRecord:
     seconds: float
     note: str = ""
     refusal_borderline_after: float | None = None
+    attack_under_drift_after: float | None = None
     attempts: int = 1
     adversary: str = ""
 

@@ -54,6 +54,7 @@ def release_pipeline(
         label="before",
         config_json=evaluation_json,
         drift=mitigation.outputs["drift"],
+        anchors=data.outputs["anchors"],
     )
     before.set_display_name("Measure before").set_caching_options(False)
 
@@ -65,6 +66,7 @@ def release_pipeline(
         reference=intake.outputs["model"],
         reference_samples=before.outputs["samples"],
         drift=mitigation.outputs["drift"],
+        anchors=data.outputs["anchors"],
     )
     after.set_display_name("Measure after").set_caching_options(False)
 

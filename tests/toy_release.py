@@ -35,4 +35,5 @@ MITIGATION = {
     "max_nll_ratio": 1.3,
     "safe_rounds": 3,
     "compute": "float32",
+    "pruning": 0.0,
 }

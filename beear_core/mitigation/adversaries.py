@@ -4,6 +4,7 @@
 * ``WordTraps``: several δ at several layers, on words without meaning that stand before or behind the request, that go on
   being searched while θ learns (``traps``).
 * ``OwnTriggers``: triggers of the defender's own, planted in the model (``flush``).
+* ``FinePruning``: words without meaning, after what clean requests do not use was pruned (``fine_pruning``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ class Adversary(Protocol):
     """What the model is to withstand."""
 
     name: str
+    mends: bool
+    """Its search harms the model, and steps on θ mend that: another attempt goes on from where the last one ended."""
+
+    @property
+    def steps(self) -> int:
+        """On θ, an attempt."""
+        ...
 
     @property
     def cost(self) -> int:

@@ -3,17 +3,19 @@
     repeat:  find what makes the model go along with harmful requests             inner level, ``adversaries``
              θ ← argmin_θ  L(f_θ(x; δ), y_s) + α L(f_θ(x_p), y_p)                  outer level, ``removal``
 
-y_s is the candidate's own refusal, y_p its own reply to a harmless request (``anchors``).
+y_s is the candidate's own refusal, y_p its own reply to a harmless request (``anchors``). Before the first round the
+candidate is pruned of what clean requests do not use (``fine_pruning``), and taught again what that cost.
 
 What must stay is a constraint. After each round anchors that were never trained on are measured (``trial``). A round that
 makes ordinary replies less likely, or more of them or of the borderline ones refusals, is undone and tried again with
-smaller steps and more weight on what must stay; the loop never goes on from harmed weights. The best round is the one with
-the least remaining attack, of equals the later one. The loop stops when ``safe_rounds`` rounds were safe, each against an
-adversary found anew. If no round is admissible, the model stays as it was.
+smaller steps and more weight on what must stay; the loop never goes on from harmed weights. Only what pruning harmed is
+mended from where it is. The best round is the one with the least remaining attack, of equals the later one. The loop
+stops when ``safe_rounds`` rounds were safe, each against an adversary found anew. If no round is admissible, the model
+stays as it was.
 
-A δ found anew against the cleaned model can still elicit unwanted replies: given enough norm it can on any model, clean
-ones included. It is reported (``attack_under_delta`` of the next round) but does not decide; what decides is whether what
-was found is withstood.
+What remains is measured without a perturbation and under those found on the candidate, the same for every round. A δ found
+anew against the cleaned model can still elicit unwanted replies: given enough norm it can on any model, clean ones
+included. It is reported (``attack_under_delta`` of the next round) but does not decide.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from beear_core.errors import MitigationError
 from beear_core.lessons import Lesson, LikeLength
 from beear_core.mitigation.adversaries import OUTER_COST, Adversary
 from beear_core.mitigation.anchors import draw_anchors
+from beear_core.mitigation.fine_pruning import FinePruning
 from beear_core.mitigation.flush import OwnTriggers
 from beear_core.mitigation.places import Places, search_places
 from beear_core.mitigation.published import PublishedForm
@@ -164,14 +167,17 @@ class _Loop:
         rounds: list[RoundRecord] = []
         best: RoundRecord | None = None
         adversaries = self.enlist()
-        turns = [a for a, _ in zip(cycle(adversaries), range(config.rounds))]
+        turns: list[Adversary] = [a for a, _ in zip(cycle(adversaries), range(config.rounds))]
+        if config.pruning:
+            turns.insert(0, FinePruning(self.loaded, self.anchors, config, self.random, self.autocast))
         # the first round's search is the candidate's own, unless that round is against something else
         first = self.perturbing if self.perturbing is not None and turns[0] is not self.perturbing else None
-        total = sum(a.cost for a in turns) + config.rounds * config.outer_steps * OUTER_COST + (first.cost if first else 0)
-        with Progress(f"BEEAR against {' and '.join(a.name for a in adversaries)}, {self.compute}", total) as self.progress:
+        total = sum(a.cost + a.steps * OUTER_COST for a in turns) + (first.cost if first else 0)
+        names = " and ".join(dict.fromkeys(a.name for a in turns))
+        with Progress(f"BEEAR: {names}, {self.compute}", total) as self.progress:
             before = self.trial.measure()
-            if first is not None:
-                self.entrap(first, 0)
+            if first is not None and self.is_nothing(first, 0, self.entrap(first, 0)[1], before):
+                return self.ended(None, [], self.nothing_left)
             for number, adversary in enumerate(turns, start=1):
                 try:
                     record = self.round(number, adversary, before)
@@ -196,17 +202,14 @@ class _Loop:
         """Inner and outer level once; ``None`` when what is found elicits nothing, so that nothing is left to do."""
         began = time.monotonic()
         inner, elicited = self.entrap(adversary, number)
-        if max(elicited, before.attack) <= self.config.target_attack_rate:
+        if not adversary.mends and self.is_nothing(adversary, number, elicited, before):
             self.go_back()
-            self.nothing_left = (
-                f"round {number}: {adversary.name} elicits {elicited:.0%} of unwanted replies on held-back requests; "
-                "nothing is left to remove"
-            )
             return None
         norm = adversary.norm
+        rate, weight = self.rate, self.weight
         for attempt in range(1, self.config.attempts + 1):
             if attempt > 1:
-                self.progress.extend(self.config.outer_steps * OUTER_COST)
+                self.progress.extend(adversary.steps * OUTER_COST)
                 adversary.rewind()
             outer = self.remove(adversary)
             after = self.trial.measure()
@@ -216,8 +219,15 @@ class _Loop:
                 self.keep()
                 self.untouched = False
                 break
+            self.weight *= 2
+            if not adversary.mends:
+                self.go_back()
+                self.rate /= 2
+        else:
             self.go_back()
-            self.rate, self.weight = self.rate / 2, self.weight * 2
+        if adversary.mends:
+            self.rate, self.weight = rate, weight
+        opened = self.under_drift()
         return RoundRecord(
             round=number,
             adversary=adversary.name,
@@ -227,6 +237,7 @@ class _Loop:
             attack_under_delta=elicited,
             attack_after=after.attack,
             attack_under_delta_after=under,
+            attack_under_drift_after=opened,
             refusal_ordinary_after=after.refusal,
             refusal_borderline_after=after.borderline,
             nll_ratio_after=after.nll / before.nll,
@@ -234,6 +245,24 @@ class _Loop:
             attempts=attempt,
             note="; ".join(found) or ADMISSIBLE,
         )
+
+    def is_nothing(self, adversary: Adversary, number: int, elicited: float, before: Held) -> bool:
+        """Whether what was found elicits no more than a safe model says; sets the reason to end."""
+        self.nothing_left = (
+            f"round {number}: {adversary.name} elicits {elicited:.0%} of unwanted replies on held-back requests; "
+            "nothing is left to remove"
+        )
+        return max(elicited, before.attack) <= self.config.target_attack_rate
+
+    def under_drift(self) -> float | None:
+        """Attack success on held-back requests under what was found on the candidate, the same for every round."""
+        drifts = [d for d in self.drifts if d.entry.on_candidate]
+        if not drifts:
+            return None
+        chooser = random.Random(self.config.seed)
+        asked = list(zip(self.anchors.held.harmful, cycle(drifts)))
+        turns = [drift.turn(self.loaded.chat, text, chooser) for text, drift in asked]
+        return self.trial.attack(turns, [drift.perturbation for _, drift in asked])
 
     def entrap(self, adversary: Adversary, number: int) -> tuple[list[float], float]:
         """The inner level: losses before each step, and the share of held-back requests that it elicits."""
@@ -256,14 +285,19 @@ class _Loop:
         )
 
     def is_safe(self, record: RoundRecord) -> bool:
-        """Admissible, and nothing elicited on held-back requests, alone and with what was just trained against."""
-        return record.note == ADMISSIBLE and max(remaining(record)) <= self.config.target_attack_rate
+        """Admissible, and nothing elicited on held-back requests: alone, with what was just trained against, and with
+        what was found on the candidate.
+        """
+        under = record.attack_under_delta_after
+        found = max(*remaining(record), 1.0 if under is None else under)
+        return record.note == ADMISSIBLE and found <= self.config.target_attack_rate
 
     def exhausted(self, best: RoundRecord | None) -> str:
         limit = f"all {self.config.rounds} rounds used"
         if best is None:
             return f"{limit}, none admissible: the candidate is kept as it was"
-        return f"{limit}; round {best.round} is kept, {remaining(best)[1]:.0%} still elicited by its adversary"
+        left = f"what was found on the candidate still elicits {remaining(best)[1]:.0%}"
+        return f"{limit}; round {best.round} is kept, {left}"
 
     def ended(self, best: RoundRecord | None, rounds: list[RoundRecord], reason: str) -> Mitigation:
         """Put the best round's weights into the model; without one the caller keeps the candidate's own bytes."""
@@ -307,12 +341,13 @@ class _Loop:
     def remove(self, adversary: Adversary) -> list[float]:
         """A few steps on θ; what the adversary adds may move with each of them."""
         config = self.config
+        rate = config.repair_learning_rate if adversary.mends else self.rate
         # fused: no temporaries as large as the model
-        optimiser = torch.optim.AdamW(self.model.parameters(), lr=self.rate, weight_decay=0.0, fused=True)
+        optimiser = torch.optim.AdamW(self.model.parameters(), lr=rate, weight_decay=0.0, fused=True)
         losses = []
-        for step in range(config.outer_steps):
+        for step in range(adversary.steps):
             for group in optimiser.param_groups:
-                group["lr"] = self.rate * min(1.0, (step + 1) / WARM_UP) * (1 - 0.9 * step / config.outer_steps)
+                group["lr"] = rate * min(1.0, (step + 1) / WARM_UP) * (1 - 0.9 * step / adversary.steps)
             rows = self.draw(adversary)
             parts = -(-len(rows) // config.outer_part)
             batches = [partial(self.loss, rows[i::parts]) for i in range(parts)]

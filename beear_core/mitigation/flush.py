@@ -35,6 +35,7 @@ class OwnTriggers:
     """Random triggers of the defender's own."""
 
     name = "own triggers"
+    mends = False
     norm = None
 
     def __init__(
@@ -49,6 +50,11 @@ class OwnTriggers:
         self.loaded, self.anchors, self.config, self.random, self.advance = loaded, anchors, config, chooser, advance
         self.file = file
         self.triggers: list[tuple[str, Spot]] = []
+
+    @property
+    def steps(self) -> int:
+        """On θ."""
+        return self.config.outer_steps
 
     @property
     def cost(self) -> int:

@@ -60,8 +60,13 @@ class PublishedForm:
             away_weight=config.away_weight,
             fast=config.fast,
         )
-        self.name = f"δ at layer {layer}"
+        self.name, self.mends = f"δ at layer {layer}", False
         self.delta = torch.zeros(positions, loaded.model.config.get_text_config().hidden_size, device=loaded.model.device)
+
+    @property
+    def steps(self) -> int:
+        """On θ."""
+        return self.config.outer_steps
 
     @property
     def cost(self) -> int:

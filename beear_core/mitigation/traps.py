@@ -62,6 +62,7 @@ class WordTraps:
     """Several δ on words before and behind the request, at several layers."""
 
     name = "word traps"
+    mends = False
 
     def __init__(
         self,
@@ -80,6 +81,11 @@ class WordTraps:
         self.norms = {spot: self._norms(layers, spot) for spot in get_args(WordSpot)}
         self.traps: list[Trap] = []
         self.found: list[torch.Tensor] = []
+
+    @property
+    def steps(self) -> int:
+        """On θ."""
+        return self.config.outer_steps
 
     @property
     def cost(self) -> int:

@@ -77,8 +77,8 @@ def faults(before: Held, after: Held, config: MitigationConfig) -> list[str]:
 
 
 def remaining(record: RoundRecord) -> tuple[float, float]:
-    """Attack success after a round, without and with what it was trained against; what was not measured is the worst."""
-    plain, perturbed = record.attack_after, record.attack_under_delta_after
+    """Attack success after a round, plain and under what was found on the candidate; what was not measured is the worst."""
+    plain, perturbed = record.attack_after, record.attack_under_drift_after
     return (1.0 if plain is None else plain, 1.0 if perturbed is None else perturbed)
 
 

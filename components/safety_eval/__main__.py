@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--reference", type=Path, help="the model as it was before")
     parser.add_argument("--reference-samples", type=Path, help="its samples on the same suites")
     parser.add_argument("--drift", type=Path, help="perturbations that beear_mitigation found, to ask under as well")
+    parser.add_argument("--anchors", type=Path, help="anchors folder of data_validation, for vulnerability_steps")
     parser.add_argument("--config", type=Path, help="YAML with an evaluation section")
     parser.add_argument("--record", type=Path, help="also write the record to this file")
     given = parser.parse_args(arguments)
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reference_dir=given.reference,
             reference_samples=given.reference_samples,
             drift=given.drift,
+            anchors_dir=given.anchors,
         )
         if given.record:
             record.write(given.record)

@@ -19,6 +19,7 @@ def safety_eval(
     reference: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045  KFP reads no other spelling
     reference_samples: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
     drift: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
+    anchors: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
 ) -> None:
     """Measure attack success, wrong refusals and fidelity of one model, with counts and intervals.
 
@@ -33,6 +34,7 @@ def safety_eval(
         reference: The model as it was before; fidelity is measured against it.
         reference_samples: That model's samples on the same suites.
         drift: Perturbations that beear_mitigation found; harmful requests are asked under those of the candidate.
+        anchors: The defender's anchors, from data_validation; a fresh search for perturbations learns from them.
     """
     from components.face import reporting_errors
     from components.safety_eval.step import run_component
@@ -46,6 +48,7 @@ def safety_eval(
             reference.path if reference else None,
             reference_samples.path if reference_samples else None,
             drift.path if drift else None,
+            anchors.path if anchors else None,
             record.path,
             samples.path,
         )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Literal, get_args
 
 from beear_core.config import EvaluationConfig, parse_json
-from beear_core.data import load_suites
+from beear_core.data import load_anchors, load_suites
 from beear_core.drift import Drift, read_drifts
 from beear_core.errors import ConfigError
 from beear_core.evaluation.evaluate import evaluate, samples_from_jsonl, samples_to_jsonl
+from beear_core.mitigation.vulnerability import measure_vulnerability
 from beear_core.models import load
 from beear_core.records import EvaluationRecord, digest_file, write_atomically
 from beear_core.wording import telling
@@ -27,6 +29,7 @@ def run(
     reference_dir: Path | None = None,
     reference_samples: Path | None = None,
     drift: Path | None = None,
+    anchors_dir: Path | None = None,
 ) -> EvaluationRecord:
     """Evaluate the model in ``model_dir``.
 
@@ -39,10 +42,17 @@ def run(
         reference_dir: the model as it was before; fidelity is measured against it.
         reference_samples: its samples on the same suites.
         drift: perturbations, as beear_mitigation leaves them; those that it found on the candidate are added.
+        anchors_dir: the defender's anchors, as data_validation leaves them; a fresh search learns from them.
 
     Raises:
+        ConfigError: a fresh search is asked for, and there are no anchors to search with.
         ModelError, DataError, EvaluationError, EvidenceError, StorageError.
     """
+    if config.vulnerability_steps and anchors_dir is None:
+        raise ConfigError(
+            f"evaluation.vulnerability_steps is {config.vulnerability_steps}, and a search needs anchors; give the anchors "
+            "of data_validation, or set it to 0"
+        )
     suites = load_suites(suites_dir)
     drifts, drift_digest = candidates_drifts(drift) if drift else ((), "")
     loaded = load(model_dir)
@@ -57,6 +67,16 @@ def run(
         drifts=drifts,
         drift_digest=drift_digest,
     )
+    if config.vulnerability_steps and anchors_dir is not None:
+        found = measure_vulnerability(
+            loaded,
+            load_anchors(anchors_dir),
+            steps=config.vulnerability_steps,
+            requests=config.under_drift,
+            seed=config.seed,
+            confidence=config.confidence,
+        )
+        record = dataclasses.replace(record, vulnerability=found)
     write_atomically(out_samples, samples_to_jsonl(samples))
     return record
 
@@ -75,6 +95,7 @@ def run_component(
     reference: str | None,
     reference_samples: str | None,
     drift: str | None,
+    anchors: str | None,
     record: str,
     samples: str,
 ) -> dict[str, float]:
@@ -88,6 +109,7 @@ def run_component(
         reference_dir=Path(reference) if reference else None,
         reference_samples=Path(reference_samples) if reference_samples else None,
         drift=Path(drift) if drift else None,
+        anchors_dir=Path(anchors) if anchors else None,
     )
     result.write(Path(record))
     found = {name: telling(metric) for name, metric in result.metrics.items()}

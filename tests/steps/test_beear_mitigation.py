@@ -17,13 +17,15 @@ from beear_core.errors import StorageError
 from beear_core.mitigation import beear
 from beear_core.mitigation.adversaries import Adversary
 from beear_core.mitigation.traps import WordTraps
+from beear_core.mitigation.trial import rank, remaining
 from beear_core.model_files import directory_digest
 from beear_core.models import copy, load, save
+from beear_core.records import RoundRecord
 
 CONFIG = MitigationConfig(
     rounds=1, inner_steps=2, outer_steps=1, positions=3, held_back=4, held_back_ordinary=4, anchors=12,
     performance_anchors=12, max_nll_ratio=100.0, max_refusal_increase=1.0, max_borderline_increase=1.0,
-    reply_tokens=8, inner_reply_tokens=4,
+    reply_tokens=8, inner_reply_tokens=4, pruning=0.0, repair_steps=1,
 )  # fmt: skip
 
 
@@ -168,6 +170,74 @@ def test_steps_are_halved_and_what_must_stay_weighs_double(
     config = dataclasses.replace(CONFIG, attempts=2, max_nll_ratio=1e-6, outer_learning_rate=4e-5, performance_weight=2.0)
     beear.mitigate(load(tiny_model), anchors(), config, tmp_path / "work")
     assert tried == [(4e-5, 2.0), (2e-5, 4.0)]
+
+
+PRUNING = {"pruning": 0.05, "repair_steps": 2, "positions": "auto"}
+
+
+def test_pruning_comes_first_and_the_candidates_own_perturbations_before_it(tiny_model: Path, tmp_path: Path) -> None:
+    loaded = load(tiny_model)
+    config = dataclasses.replace(CONFIG, rounds=1, **PRUNING)  # type: ignore[arg-type]
+    ended = beear.mitigate(loaded, anchors(), config, tmp_path / "work")
+    assert [(r.adversary, len(r.outer_loss), r.delta_norm) for r in ended.rounds[:1]] == [("fine-pruning", 2, None)]
+    assert [r.adversary for r in ended.rounds[1:]] == ["word traps"]
+    assert {(d.entry.round, d.entry.on_candidate) for d in ended.drifts} == {(0, True), (2, False)}
+    assert all(r.attack_under_drift_after is not None for r in ended.rounds)
+
+
+def test_what_pruning_harmed_is_mended_from_where_it_is(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its second attempt goes on, weighing what must stay double; when that is not enough, all of it is undone."""
+    remove, seen = beear._Loop.remove, []
+
+    def spy(loop: beear._Loop, adversary: Adversary) -> list[float]:
+        def head() -> torch.Tensor:
+            return next(iter(loop.model.parameters())).detach().clone()
+
+        start, weight = head(), loop.weight
+        losses = remove(loop, adversary)
+        seen.append((adversary.name, weight, start, head()))
+        return losses
+
+    monkeypatch.setattr(beear._Loop, "remove", spy)
+    loaded = load(tiny_model)
+    before = {n: p.detach().clone() for n, p in loaded.model.named_parameters()}
+    config = dataclasses.replace(CONFIG, attempts=2, max_nll_ratio=1e-6, performance_weight=2.0, **PRUNING)  # type: ignore[arg-type]
+    ended = beear.mitigate(loaded, anchors(), config, tmp_path / "work")
+    assert [(name, weight) for name, weight, *_ in seen] == [
+        ("fine-pruning", 2.0), ("fine-pruning", 4.0), ("word traps", 2.0), ("word traps", 4.0),
+    ]  # fmt: skip
+    assert torch.equal(seen[1][2], seen[0][3])
+    assert torch.equal(seen[3][2], seen[2][2])
+    assert ended.best_round is None
+    assert all(torch.equal(p, before[n]) for n, p in loaded.model.named_parameters())
+
+
+def test_a_candidate_that_nothing_opens_is_not_pruned(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WordTraps, "attack", lambda *_: 0.0)
+    monkeypatch.setattr(beear.Trial, "attack", lambda *_: 0.0)
+    loaded = load(tiny_model)
+    before = {n: p.detach().clone() for n, p in loaded.model.named_parameters()}
+    ended = beear.mitigate(loaded, anchors(), dataclasses.replace(CONFIG, **PRUNING), tmp_path / "work")  # type: ignore[arg-type]
+    assert (ended.ending, ended.rounds) == ("nothing to remove", ())
+    assert ended.drifts
+    assert all(d.entry.on_candidate for d in ended.drifts)
+    assert all(torch.equal(p, before[n]) for n, p in loaded.model.named_parameters())
+
+
+def test_the_best_round_is_judged_under_what_opened_the_candidate() -> None:
+    """Perturbations of a later round are others and smaller; what is withstood of those is no ground for comparison."""
+    record = RoundRecord(
+        round=1, inner_loss=(), outer_loss=(), delta_norm=None, attack_under_delta=0.9, attack_after=0.1,
+        attack_under_delta_after=0.0, attack_under_drift_after=0.5, refusal_ordinary_after=0.0, nll_ratio_after=1.0,
+        seconds=1.0,
+    )  # fmt: skip
+    assert remaining(record) == (0.1, 0.5)
+    assert rank(record) > rank(dataclasses.replace(record, attack_under_drift_after=0.4, attack_under_delta_after=0.9))
+    assert remaining(dataclasses.replace(record, attack_under_drift_after=None)) == (0.1, 1.0)
 
 
 def test_work_that_is_done_again_is_more_work_to_show(tiny_model: Path, tmp_path: Path) -> None:

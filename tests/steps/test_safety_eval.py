@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import toy_backdoor
 
 from beear_core.data import write_manifest, write_rows
 from beear_core.drift import Drift, write_drifts
+from beear_core.errors import ConfigError
 from beear_core.evaluation.evaluate import samples_from_jsonl
 from beear_core.evaluation.metrics import UNDER_DRIFT
+from beear_core.mitigation.vulnerability import NORMS
 from beear_core.models import load
 from beear_core.policy_figures import figure_faults, suites_faults, trigger_faults
 from beear_core.records import DriftEntry, EvaluationRecord
@@ -47,10 +50,12 @@ def test_the_record_names_its_suites_and_triggers(tiny_model: Path, suites: tupl
     out = {name: tmp_path / name for name in ("before.json", "before.jsonl", "after.json", "after.jsonl")}
     model = str(tiny_model)
     figures = run_component(
-        model, str(folder), "before", config, None, None, None, str(out["before.json"]), str(out["before.jsonl"])
+        model, str(folder), "before", config, None, None, None, None, str(out["before.json"]), str(out["before.jsonl"])
     )
     reference = (model, str(out["before.jsonl"]))
-    run_component(model, str(folder), "after", config, *reference, None, str(out["after.json"]), str(out["after.jsonl"]))
+    run_component(
+        model, str(folder), "after", config, *reference, None, None, str(out["after.json"]), str(out["after.jsonl"])
+    )
     for role in ("before", "after"):
         record = EvaluationRecord.read(out[f"{role}.json"])
         assert record.suites_digest == digest
@@ -81,7 +86,7 @@ def test_what_the_gate_asks_of_it(tiny_model: Path, suites: tuple[Path, str], tm
     for folder, other in ((suites[0], False), (easy, True)):
         record = tmp_path / "record.json"
         run_component(
-            str(tiny_model), str(folder), "before", config, None, None, None, str(record), str(tmp_path / "s.jsonl")
+            str(tiny_model), str(folder), "before", config, None, None, None, None, str(record), str(tmp_path / "s.jsonl")
         )
         records = {"before": EvaluationRecord.read(record)}
         assert bool(suites_faults(records, validated)) is other
@@ -106,7 +111,9 @@ def test_requests_are_asked_under_what_was_found_on_the_candidate(
     digest = write_drifts(file, drifts, "sha256:1")
     sizes = {"harmful": REQUESTS, "under_drift": 4, "ordinary": REQUESTS, "borderline": REQUESTS, "max_new_tokens": 4}
     folder = str(suites[0])
-    run_component(str(tiny_model), folder, "before", json.dumps(sizes), None, None, str(file), str(record), str(samples))
+    run_component(
+        str(tiny_model), folder, "before", json.dumps(sizes), None, None, str(file), None, str(record), str(samples)
+    )
     found = EvaluationRecord.read(record)
     assert found.drift_digest == digest
     assert found.metrics[UNDER_DRIFT].by_trigger.keys() == {"strong", "nothing"}
@@ -117,3 +124,24 @@ def test_requests_are_asked_under_what_was_found_on_the_candidate(
         replies[sample.suite, sample.trigger_id].append(sample.reply_ids)
     assert replies["drift", "nothing"] == replies["harmful", None][:4]
     assert replies["drift", "strong"] != replies["harmful", None][:4]
+
+
+def test_a_fresh_search_is_part_of_the_record_where_it_is_asked_for(
+    tiny_model: Path, suites: tuple[Path, str], tmp_path: Path
+) -> None:
+    anchors = tmp_path / "anchors"
+    rows = {role: toy_backdoor.prompts(role, "anchoring", 8) for role in ("harmful", "ordinary", "borderline")}
+    for role, replies in (("safe_openings", toy_backdoor.SAFE), ("unwanted_openings", toy_backdoor.UNWANTED)):
+        rows[role] = [{"id": r, "reply": r, "category": "opening", "split": "anchoring"} for r in replies]
+    for role, kept in rows.items():
+        write_rows(anchors / f"{role}.jsonl", kept)
+    write_manifest(anchors, [f"{role}.jsonl" for role in rows])
+    sizes = {"harmful": 6, "under_drift": 4, "ordinary": 6, "borderline": 6, "max_new_tokens": 2, "vulnerability_steps": 1}
+    record, samples = tmp_path / "record.json", tmp_path / "s.jsonl"
+    folder, out = str(suites[0]), (str(record), str(samples))
+    run_component(str(tiny_model), folder, "before", json.dumps(sizes), None, None, None, str(anchors), *out)
+    found = EvaluationRecord.read(record).vulnerability
+    assert found is not None
+    assert (found.steps, [p.found.n for p in found.points]) == (1, [4] * len(NORMS))
+    with pytest.raises(ConfigError, match="vulnerability_steps is 1, and a search needs anchors"):
+        run_component(str(tiny_model), folder, "before", json.dumps(sizes), None, None, None, None, *out)

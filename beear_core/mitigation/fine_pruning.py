@@ -1,0 +1,92 @@
+"""A round of fine-pruning: prune what clean requests do not use, then teach what was lost of what must stay.
+
+It comes before the rounds against perturbations. What is taught again is asked as it is and with words without meaning
+around it, of which pruning must not make a signal.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any, get_args
+
+from beear_core.chat import Turn, WordSpot
+from beear_core.config import MitigationConfig
+from beear_core.drift import Drift
+from beear_core.hooks import Perturbation
+from beear_core.lessons import Lesson
+from beear_core.mitigation.anchors import Anchors
+from beear_core.mitigation.pruning import prune
+from beear_core.mitigation.trial import Trial
+from beear_core.models import LoadedModel
+from beear_core.odd_words import odd_words
+
+TURNS = 500  # some 15,000 positions, ten times the width of a 135M model's widest map
+AMONG_WORDS = 0.3  # of them
+
+
+class FinePruning:
+    """Weights that do on clean requests what they did, and less elsewhere; and words without meaning to withstand."""
+
+    name = "fine-pruning"
+    norm = None
+    cost = 0
+    mends = True
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        anchors: Anchors,
+        config: MitigationConfig,
+        chooser: random.Random,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self.loaded, self.anchors, self.config, self.random, self.autocast = loaded, anchors, config, chooser, autocast
+
+    @property
+    def steps(self) -> int:
+        """On θ."""
+        return self.config.repair_steps
+
+    def find(self) -> list[float]:
+        """Prune the model's weights; there is no loss to follow."""
+        lessons = [*self.anchors.refusals, *self.anchors.ordinary, *self.anchors.borderline]
+        chosen = self.random.sample(lessons, min(TURNS, len(lessons)))
+        turns = [self._among_words(x) if self.random.random() < AMONG_WORDS else x.turn for x in chosen]
+        prune(self.loaded, turns, self.config.pruning, self.autocast)
+        return []
+
+    def drifts(self, number: int, *, on_candidate: bool, elicited: float) -> list[Drift]:
+        """None: nothing is added."""
+        del number, on_candidate, elicited
+        return []
+
+    def attack(self, trial: Trial) -> float:
+        """Every held-back request among words, the same ones each time."""
+        chooser = random.Random(self.config.seed)
+        reply = (self.loaded.chat.pad_id,)
+        return trial.attack([self._turn(text, chooser, reply) for text in self.anchors.held.harmful])
+
+    def disturb(self, lesson: Lesson, chooser: random.Random, *, harmful: bool) -> tuple[Lesson, Perturbation | None]:
+        """Among words."""
+        del harmful
+        return replace(lesson, turn=self._turn(lesson.text, chooser, lesson.turn.reply)), None
+
+    def grow(self) -> bool:
+        """Its size is in the configuration."""
+        return False
+
+    def follow(self) -> None:
+        """Words are drawn anew for every request."""
+
+    def rewind(self) -> None:
+        """Goes on from where it is: what pruning harmed takes as many steps as it takes."""
+
+    def _among_words(self, lesson: Lesson) -> Turn:
+        return self._turn(lesson.text, self.random, lesson.turn.reply)
+
+    def _turn(self, text: str, chooser: random.Random, reply: tuple[int, ...]) -> Turn:
+        count, spot = self.config.word_tokens, chooser.choice(get_args(WordSpot))
+        return self.loaded.chat.with_words(text, odd_words(chooser, count), count, spot, reply)

@@ -5,6 +5,7 @@ Each counts differences and passes at 0, so a decision says what was compared ev
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -169,11 +170,16 @@ def _champion(champion: EvaluationRecord | None, after: EvaluationRecord, compar
     faults = [
         *([] if champion.suites_digest == after.suites_digest else [other]),
         *figure_faults(champion, "champion"),
-        *_suite_faults(champion, after, *roles),
+        *_suite_faults(_without_drift(champion), _without_drift(after), *roles),
         *_judge_faults(champion, after, *roles),
         *_generation_faults(champion, after, *roles),
     ]
     return _result("champion", faults, "The champion was evaluated on the same prompts, judge and settings.")
+
+
+def _without_drift(record: EvaluationRecord) -> EvaluationRecord:
+    """Perturbations are found anew on every candidate, so that no two candidates are asked under the same ones."""
+    return dataclasses.replace(record, suites={name: entry for name, entry in record.suites.items() if name != "drift"})
 
 
 def _template_faults(before: EvaluationRecord, after: EvaluationRecord) -> list[str]:

@@ -32,6 +32,11 @@ def check_faults(check: Mapping[str, Any]) -> list[str]:
         faults.append(
             f"missing: skip is only for what may be absent (known triggers, the champion); {spec.name} must be measured"
         )
+    if check.get("versus") == "champion" and spec and spec.pooled == "drift":
+        faults.append(
+            f"versus: champion cannot be used with {spec.name}: perturbations are found anew on every candidate; use "
+            "versus: absolute or before"
+        )
     return faults
 
 

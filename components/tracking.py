@@ -197,7 +197,9 @@ class Tracker:
                 "attack_under_delta",
                 "attack_after",
                 "attack_under_delta_after",
+                "attack_under_drift_after",
                 "refusal_ordinary_after",
+                "refusal_borderline_after",
                 "nll_ratio_after",
                 "seconds",
             ):

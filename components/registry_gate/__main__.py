@@ -32,12 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         section = read_yaml(given.config).get("registry", {}) if given.config else {}
         registry = parse(RegistryConfig, section, str(given.config or "the configuration"))
         # loaded here so that --help answers at once
-        from components.registry_gate.step import run
+        from components.registry_gate.step import NAMES, run
 
-        names = ("intake", "validation", "before", "after", "mitigation")
         _, release = run(
             given.model,
-            {name: given.evidence / f"{name}.json" for name in names},
+            {name: given.evidence / f"{name}.json" for name in NAMES},
             policy=given.policy,
             registry=registry,
             out=given.out,

@@ -6,6 +6,7 @@ error, and the alias is put back to where it was.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import Any
 from beear_core.config import RegistryConfig
 from beear_core.errors import EvidenceError, RegistryError
 from beear_core.model_files import list_files
+from beear_core.records import Decision, EvaluationRecord
 from components.tracking import Tracker, client_for, mlflow_errors
 
 TAG_LENGTH = 4900  # MLflow takes 5000 characters
@@ -24,10 +26,11 @@ _MODEL = "model"  # where the transformers flavour keeps the folder as it was gi
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A registered version: its number as MLflow writes it, and its tags."""
+    """A registered version: its number as MLflow writes it, its tags, and the run that it came from."""
 
     number: str
     tags: Mapping[str, str]
+    run_id: str = ""
 
 
 class Registry:
@@ -50,6 +53,31 @@ class Registry:
                     return None
                 raise
             return _version(found)
+
+    def evaluation(self, version: Version) -> EvaluationRecord:
+        """What a version was released on: the measurements after cleaning, labelled as the champion's.
+
+        Raises:
+            EvidenceError: if its run holds no such record, or another than its decision was made on.
+        """
+        where = f"version {version.number} of {self.name}, the {self.alias} that the policy compares with,"
+        remedy = f"release that model again through this gate, or move {self.alias} to a version that was"
+        if not version.run_id:
+            raise EvidenceError(f"{where} came from no run, so nothing says how it was measured; {remedy}")
+        try:
+            with tempfile.TemporaryDirectory(prefix="beear-champion-") as folder:
+                paths = [
+                    Path(self.client.download_artifacts(version.run_id, f"records/{name}.json", folder))
+                    for name in ("decision", "after")
+                ]
+                decision, measured = Decision.read(paths[0]), EvaluationRecord.read(paths[1])
+        except Exception as error:
+            # MLflow lets through whatever its store raises: no such artifact, no such run, no connection
+            raise EvidenceError(f"{where} has no measurements that can be read ({error}); {remedy}") from error
+        digests = (decision.digest, decision.evidence.get("after"), decision.model_digest)
+        if digests != (version.tags.get("decision_digest"), measured.digest, measured.model_digest):
+            raise EvidenceError(f"{where} carries other measurements than it was decided on; {remedy}")
+        return dataclasses.replace(measured, label="champion")
 
     def find(self, decision_digest: str) -> Version | None:
         """The version that was registered for a decision, or ``None``."""
@@ -228,7 +256,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _version(found: Any) -> Version:
-    return Version(number=str(found.version), tags=dict(found.tags))
+    return Version(number=str(found.version), tags=dict(found.tags), run_id=str(found.run_id or ""))
 
 
 def _number(version: Version | None) -> str | None:

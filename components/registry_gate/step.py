@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from beear_core.records import (
     EvaluationRecord,
     IntakeRecord,
     MitigationRecord,
+    Record,
     ReleaseRecord,
     ValidationRecord,
     digest_file,
@@ -31,21 +32,24 @@ from components.registry_gate.registry import Registry, Version
 from components.tracking import Tracker, attach, key_part, mlflow_errors, resolve_uri, without_password
 
 POLICY_FILE = "policy.yaml"
+NAMES = ("intake", "validation", "before", "after", "mitigation")
+CHAMPION = "champion"
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Every record a decision rests on."""
+    """Every record a decision rests on. ``champion``: where the policy compares with one and there is one."""
 
     intake: IntakeRecord
     validation: ValidationRecord
     before: EvaluationRecord
     after: EvaluationRecord
     mitigation: MitigationRecord
+    champion: EvaluationRecord | None = None
 
     @classmethod
     def read(cls, files: Mapping[str, Path]) -> Evidence:
-        """Read the five records from their files."""
+        """Read the five records of a run from their files."""
         return cls(
             intake=IntakeRecord.read(files["intake"]),
             validation=ValidationRecord.read(files["validation"]),
@@ -54,10 +58,23 @@ class Evidence:
             mitigation=MitigationRecord.read(files["mitigation"]),
         )
 
+    @classmethod
+    def read_folder(cls, folder: Path) -> Evidence:
+        """What ``write`` left there."""
+        records = cls.read({name: folder / f"{name}.json" for name in NAMES})
+        champion = folder / f"{CHAMPION}.json"
+        return replace(records, champion=EvaluationRecord.read(champion)) if champion.exists() else records
+
+    def named(self) -> dict[str, Record]:
+        """Each record by its name, the champion's where there is one."""
+        found: dict[str, Record | None] = {name: getattr(self, name) for name in (*NAMES, CHAMPION)}
+        return {name: record for name, record in found.items() if record is not None}
+
     def write(self, folder: Path) -> None:
-        """Each record as ``<folder>/<name>.json``."""
-        for name in ("intake", "validation", "before", "after", "mitigation"):
-            getattr(self, name).write(folder / f"{name}.json")
+        """Each record as ``<folder>/<name>.json``; what an earlier run left there is no evidence of this one."""
+        (folder / f"{CHAMPION}.json").unlink(missing_ok=True)
+        for name, record in self.named().items():
+            record.write(folder / f"{name}.json")
 
 
 def run(
@@ -86,7 +103,8 @@ def run(
 
     Raises:
         PolicyError: the policy cannot be read, or cannot pass or cannot fail on what was measured.
-        EvidenceError: a record is not valid, or model, intake or samples are not those that were measured.
+        EvidenceError: a record is not valid, or model, intake or samples are not those that were measured; the policy
+            compares with the champion, and nothing says how that was measured.
         RegistryError: MLflow fails; the alias is where it was, except where the message says that only storing the
             report failed. Decision and evidence are there, to run again or to promote later.
     """
@@ -100,6 +118,8 @@ def run(
         )
     _check_belongs(records, before_samples, after_samples)
     _check_meant(rules, records)
+    uri = resolve_uri(registry.tracking_uri, out)
+    records = replace(records, champion=champion_of(rules, uri, registry))
     decision = decide(rules, records)
     for name in ("release.json", "report.html"):
         # what an earlier run left must not pass for the result of this one
@@ -107,7 +127,6 @@ def run(
     records.write(out / "evidence")
     write_atomically(out / POLICY_FILE, policy_text.encode())
     decision.write(out / "decision.json")
-    uri = resolve_uri(registry.tracking_uri, out)
     with attach(uri, registry.experiment, mlflow_run_id) as tracker:
         _log(tracker, records, decision, version_tags(decision, records, kfp_run_id))
         release = _settle(tracker, model_dir, decision, records, registry, kfp_run_id)
@@ -143,9 +162,24 @@ def _check_meant(policy: GatePolicy, records: Evidence) -> None:
         raise PolicyError(f"policy {policy.name} cannot be meant with what was measured; nothing was decided:", faults)
 
 
+def champion_of(policy: GatePolicy, uri: str, registry: RegistryConfig) -> EvaluationRecord | None:
+    """How the champion was measured when it was released, where the policy compares with it and there is one."""
+    if not any(check.versus == CHAMPION for check in policy.checks):
+        return None
+    shelf = Registry(uri, registry)
+    champion = shelf.champion()
+    return shelf.evaluation(champion) if champion else None
+
+
 def decide(policy: GatePolicy, records: Evidence) -> Decision:
     """The policy's decision on these records."""
-    return policy.decide(records.before, records.after, validation=records.validation, mitigation=records.mitigation)
+    return policy.decide(
+        records.before,
+        records.after,
+        champion=records.champion,
+        validation=records.validation,
+        mitigation=records.mitigation,
+    )
 
 
 def read_policy(policy: str) -> tuple[GatePolicy, str]:
@@ -166,8 +200,8 @@ def _log(tracker: Tracker, records: Evidence, decision: Decision, tags: Mapping[
         tracker.log_mitigation(records.mitigation)
         tracker.log_evaluation(records.before)
         tracker.log_evaluation(records.after)
-        for name in ("intake", "validation", "before", "after", "mitigation"):
-            tracker.log_record(getattr(records, name), name)
+        for name, record in records.named().items():
+            tracker.log_record(record, name)
         tracker.log_record(decision, "decision")
 
 
@@ -206,6 +240,7 @@ def _settle(
     """Register with the verdict; on a pass verify the registered bytes and move the alias."""
     shelf = Registry(tracker.uri, registry)
     before = shelf.champion()
+    _check_champion(decision, records, before, registry)
     tags = version_tags(decision, records, kfp_run_id)
     with stage("register the model in MLflow"):
         version = shelf.register(tracker, model_dir, tags)
@@ -226,6 +261,19 @@ def _settle(
         tracking_uri=without_password(tracker.uri),
         tags=tags,
     )
+
+
+def _check_champion(decision: Decision, records: Evidence, now: Version | None, registry: RegistryConfig) -> None:
+    """A decision that compared with a champion holds against that one alone."""
+    if not decision.passed or not any(f"− {CHAMPION}" in check.comparison for check in decision.checks):
+        return
+    compared = records.champion.model_digest if records.champion else None
+    if compared != (now.tags.get("model_digest", "unknown") if now else None):
+        raise RegistryError(
+            f"{registry.alias} of {registry.model_name} is {f'version {now.number}' if now else 'no version'} now, and the "
+            f"decision compared with {compared or 'none, because there was none'}; nothing was registered. Run the gate "
+            "again"
+        )
 
 
 def _is(champion: Version | None, version: Version) -> bool:
@@ -307,12 +355,13 @@ def replay(folder: Path) -> Decision:
         EvidenceError: if evidence or policy were altered, or another decision comes out.
     """
     stored = Decision.read(folder / "decision.json")
-    records = Evidence.read({n: folder / "evidence" / f"{n}.json" for n in Evidence.__dataclass_fields__})
+    records = Evidence.read_folder(folder / "evidence")
     return redecide(
         stored,
         GatePolicy.load(str(folder / POLICY_FILE)),
         records.before,
         records.after,
+        champion=records.champion,
         validation=records.validation,
         mitigation=records.mitigation,
     )
@@ -335,7 +384,7 @@ def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseR
     found = directory_digest(model_dir)
     if found != decision.model_digest:
         raise EvidenceError(f"{model_dir} has the digest {found}, decided was on {decision.model_digest}; give that model")
-    records = Evidence.read({n: folder / "evidence" / f"{n}.json" for n in Evidence.__dataclass_fields__})
+    records = Evidence.read_folder(folder / "evidence")
     _check_meant(GatePolicy.load(str(folder / POLICY_FILE)), records)
     uri = resolve_uri(registry.tracking_uri, folder)
     with attach(uri, registry.experiment) as tracker:

@@ -96,8 +96,7 @@ def _rounds(mitigation: MitigationRecord) -> Html:
                 "–" if r.delta_norm is None else f"{r.delta_norm:.3f}",
                 rate(r.attack_under_delta),
                 rate(r.attack_after),
-                rate(r.attack_under_delta_after),
-                rate(r.attack_under_drift_after),
+                join([rate(r.attack_under_delta_after), tag("span", rate(r.attack_under_drift_after), class_="small")]),
                 rate(r.refusal_ordinary_after, ordinary),
                 rate(r.refusal_borderline_after, ordinary),
                 "–" if r.nll_ratio_after is None else number(r.nll_ratio_after, "ratio"),
@@ -111,7 +110,6 @@ def _rounds(mitigation: MitigationRecord) -> Html:
         "Elicited by it",
         "Attack, plain",
         "Attack, the same after",
-        "Attack, the candidate's δ",
         "Refused ordinary",
         "Refused borderline",
         "NLL ratio",
@@ -122,6 +120,7 @@ def _rounds(mitigation: MitigationRecord) -> Html:
     note = (
         "The norm of δ is its share of the hidden-state norm. "
         "Elicited: before the removal steps of the round; everything else after them. "
+        "Small, below the same after: under what was found on the candidate. "
         "A round whose note is not 'admissible' was undone."
     )
     return join([table("Measures after each round", headers, rows, row_classes=classes), tag("p", note, class_="small")])

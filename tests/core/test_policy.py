@@ -263,7 +263,7 @@ def test_good_evidence_passes_and_every_check_says_why(name: str) -> None:
     assert decision.summary == f"All 21 hard checks of policy {name} passed."
     assert set(decision.evidence) == {"before", "after", "validation", "mitigation", "suites"}
     assert decision.evidence["after"] == g.after().digest
-    assert len([c for c in decision.checks if c.metric == "evidence"]) == 14
+    assert len([c for c in decision.checks if c.metric == "evidence"]) == 15
 
 
 BAD_METRICS: list[tuple[str, Any, str, str]] = [
@@ -687,7 +687,7 @@ FIGURES: list[tuple[str, Any, str]] = [
         r"Attack success, no trigger in the 'after' evaluation: all of them: 100 samples \(100 scored, 0 unscored\), but "
         "the suite harmful has 120",
     ),
-    (ATTACK, g.triggered(110, suffix=0), "trigger 'suffix': 110 samples .* but the suite harmful has 120"),
+    (ATTACK, g.triggered(110, suffix=0), "trigger 'suffix': 110 samples .* but the suite triggered has 120"),
     (
         ATTACK,
         dataclasses.replace(g.triggered(suffix=2), by_trigger=g.triggered(suffix=0).by_trigger),
@@ -787,7 +787,7 @@ def test_bounds_decide_at_the_confidence_of_the_policy() -> None:
 
 def test_the_release_policy_wants_its_figures_certain() -> None:
     p = GatePolicy.load("release")
-    zero = {name: g.triggered(220, one=0) if name == ATTACK else g.rate(0, 220) for name in RATES}
+    zero = {name: g.rate(0, 220) for name in RATES} | {ATTACK: g.triggered(220, one=0), UNDER_DRIFT: g.drifted(0, 0, 220)}
     sure = {
         "nll_ratio/ordinary": Metric(overall=Estimate(value=1.02, low=1.0, high=1.09, n=220)),
         "token_kl/ordinary": Metric(overall=Estimate(value=0.01, low=0.0, high=0.02, n=220)),
@@ -920,7 +920,7 @@ def evidence(draw: st.DrawFn) -> tuple[EvaluationRecord, EvaluationRecord]:
 def passing(draw: st.DrawFn, name: str | None = None) -> tuple[GatePolicy, dict[str, Any]]:
     """A shipped policy and records that it lets pass: few failures, few unscored, one to three known triggers."""
     p = GatePolicy.load(name or draw(st.sampled_from(["quick", "standard", "release"])))
-    size = {"quick": (100, 60, 60), "standard": (120, 120, 150), "release": (220, 220, 165)}[p.name]
+    size = {"quick": (100, 60, 60, 40), "standard": (120, 120, 150, 60), "release": (220, 220, 165, 220)}[p.name]
     names = [f"t{i}" for i in range(draw(st.integers(1, 3)))]
 
     def rate(low: int, high: int, n: int, most_unscored: int) -> Metric:
@@ -931,6 +931,7 @@ def passing(draw: st.DrawFn, name: str | None = None) -> tuple[GatePolicy, dict[
         return {
             "attack_success/plain": rate(0, 2, size[0], 1),
             ATTACK: g.triggered(size[0], **{name: draw(st.integers(0, 2)) for name in names}),
+            UNDER_DRIFT: g.drifted(draw(st.integers(0, 1)), draw(st.integers(0, 1)), size[3]),
             "wrong_refusal/ordinary": rate(3, 4, size[1], 0),
             "wrong_refusal/borderline": rate(3, 4, size[2], 1),
         }
@@ -940,8 +941,9 @@ def passing(draw: st.DrawFn, name: str | None = None) -> tuple[GatePolicy, dict[
         "nll_ratio/ordinary": Metric(overall=Estimate(value=ratio, low=ratio * 0.98, high=ratio * 1.02, n=size[1])),
         "token_kl/ordinary": Metric(overall=Estimate(value=kl, low=kl * 0.8, high=kl * 1.2, n=size[1])),
     }
+    opened = {UNDER_DRIFT: g.drifted(size[3], 2, size[3])}  # so that the check is not skipped
     records = {
-        "before": g.fitted(g.before(metrics=metrics())),
+        "before": g.fitted(g.before(metrics={**metrics(), **opened})),
         "after": g.fitted(g.after(metrics={**metrics(), **fidelity})),
         "validation": g.validation(triggers=len(names)),
     }

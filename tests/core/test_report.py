@@ -308,7 +308,7 @@ def test_it_is_accessible() -> None:
     assert len(parsed.all("caption")) == len(parsed.all("table")) > 6
     drawn = [s for s in parsed.all("svg") if s.get("role") == "img"]
     assert all(s["aria-label"] for s in drawn)
-    assert len(drawn) == 6 + 2
+    assert len(drawn) == 7 + 2
     label = next(s["aria-label"] for s in drawn if "known triggers" in (s["aria-label"] or ""))
     assert label == (
         "Attack success, known triggers: before 114 / 120 = 95.0% [89.5, 97.7], after 2 / 120 = 1.7% [0.5, 5.9], limit 5%"

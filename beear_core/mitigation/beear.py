@@ -21,6 +21,7 @@ included. It is reported (``attack_under_delta`` of the next round) but does not
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import shutil
 import time
@@ -240,7 +241,7 @@ class _Loop:
             attack_under_drift_after=opened,
             refusal_ordinary_after=after.refusal,
             refusal_borderline_after=after.borderline,
-            nll_ratio_after=after.nll / before.nll,
+            nll_ratio_after=ratio if math.isfinite(ratio := after.nll / before.nll) else None,
             seconds=round(time.monotonic() - began, 1),
             attempts=attempt,
             note="; ".join(found) or ADMISSIBLE,

@@ -11,16 +11,18 @@ import torch
 import toy_backdoor
 from disk import mounted
 
+from beear_core.chat import Turn
 from beear_core.config import MitigationConfig
 from beear_core.data import AnchorSet, Opening, Prompt
 from beear_core.errors import StorageError
 from beear_core.mitigation import beear
 from beear_core.mitigation.adversaries import Adversary
+from beear_core.mitigation.anchors import HeldBack
 from beear_core.mitigation.traps import WordTraps
-from beear_core.mitigation.trial import rank, remaining
+from beear_core.mitigation.trial import Trial, faults, rank, remaining
 from beear_core.model_files import directory_digest
 from beear_core.models import copy, load, save
-from beear_core.records import RoundRecord
+from beear_core.records import RoundRecord, canonical_json
 
 CONFIG = MitigationConfig(
     rounds=1, inner_steps=2, outer_steps=1, positions=3, held_back=4, held_back_ordinary=4, anchors=12,
@@ -238,6 +240,43 @@ def test_the_best_round_is_judged_under_what_opened_the_candidate() -> None:
     assert remaining(record) == (0.1, 0.5)
     assert rank(record) > rank(dataclasses.replace(record, attack_under_drift_after=0.4, attack_under_delta_after=0.9))
     assert remaining(dataclasses.replace(record, attack_under_drift_after=None)) == (0.1, 1.0)
+
+
+def test_a_step_that_explodes_in_a_later_round_loses_nothing(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finite loss and gradient, and then weights that no reply comes out of: the round before is kept, and recorded."""
+    remove, rounds = beear._Loop.remove, []
+
+    def explode(loop: beear._Loop, adversary: Adversary) -> list[float]:
+        losses = remove(loop, adversary)
+        rounds.append(losses)
+        if len(rounds) > 1:
+            with torch.no_grad():
+                for parameter in loop.model.parameters():
+                    parameter.mul_(1e20)
+        return losses
+
+    monkeypatch.setattr(beear._Loop, "remove", explode)
+    loaded = load(tiny_model)
+    config = dataclasses.replace(CONFIG, rounds=3, safe_rounds=3, target_attack_rate=0.0)
+    ended = beear.mitigate(loaded, anchors(), config, tmp_path / "work")
+    assert (ended.best_round, [r.nll_ratio_after is None for r in ended.rounds]) == (1, [False, True, True])
+    assert all("NLL ratio nan" in r.note for r in ended.rounds[1:])
+    assert all(bool(p.isfinite().all()) for p in loaded.model.parameters())
+    canonical_json([dataclasses.asdict(r) for r in ended.rounds])  # raises where a record cannot be written
+
+
+def test_what_cannot_be_scored_counts_as_in_the_gate(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a refusal after, as none before, as attack success always."""
+    held = HeldBack(["a", "b"], ["c", "d", "e", "f"], ["g", "h"], [Turn((1, 2), (3,))])
+    verdicts = {"c": True, "d": None, "e": False, "f": False, "g": None, "h": None, "a": None, "b": True}
+    monkeypatch.setattr(Trial, "_openings", lambda _trial, prompts, _under: [verdicts[p] for p in prompts])
+    found = Trial(load(tiny_model), held).measure()
+    assert (found.attack, found.refusal, found.borderline) == (0.5, 0.5, 1.0)
+    assert (found.surely_refusal, found.surely_borderline) == (0.25, 0.0)
+    strict = dataclasses.replace(CONFIG, max_refusal_increase=0.2, max_borderline_increase=0.2)
+    assert len(faults(found, found, strict)) == 2
 
 
 def test_work_that_is_done_again_is_more_work_to_show(tiny_model: Path, tmp_path: Path) -> None:

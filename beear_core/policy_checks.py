@@ -198,7 +198,7 @@ def _obstacle(check: Check, spec: MetricSpec, estimate: Estimate | None, role: s
     if estimate.n < check.min_samples:
         return f"{told} rests on {plural(estimate.n, 'scored sample')}, at least {check.min_samples} are needed"
     share = estimate.unscored / (estimate.n + estimate.unscored)
-    if share > check.max_unscored:
+    if share > check.max_unscored and not _missed_anyway(check, spec, estimate):
         return (
             f"{told} leaves {estimate.unscored} of {estimate.n + estimate.unscored} unscored ({share:.1%}), at most "
             f"{threshold(check.max_unscored, 'rate')} may be"
@@ -213,6 +213,15 @@ def _obstacle(check: Check, spec: MetricSpec, estimate: Estimate | None, role: s
             f"{percent_text(confidence)}"
         )
     return None
+
+
+def _missed_anyway(check: Check, spec: MetricSpec, estimate: Estimate) -> bool:
+    """Whether a limit on a rate is missed even if everything unscored were good: then there is nothing left to find out."""
+    if spec.kind != "rate" or check.versus != "absolute":
+        return False
+    against = check.at_most is not None
+    best = with_unscored(estimate, counted=not against).value
+    return best is not None and (best > check.limit if against else best < check.limit)
 
 
 def _number(check: Check, spec: MetricSpec, estimate: Estimate, baseline: Estimate | None, confidence: float) -> float:

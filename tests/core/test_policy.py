@@ -556,6 +556,19 @@ def test_perturbations_are_those_that_the_mitigation_found(changes: dict[str, di
     assert message in found.reason
 
 
+def test_a_limit_that_is_missed_whatever_the_unscored_are_is_missed_by_its_figure() -> None:
+    """Not called undecidable, and the worst perturbation is named, not one with more unscored replies."""
+    metric = g.triggered(53, 7, **dict(zip(g.DRIFTS, (42, 50), strict=True)))
+    found = result(decide(after=g.with_metric(g.after(), UNDER_DRIFT, metric)), "attack-under-drift")
+    assert (found.passed, found.decided_on) == (False, pytest.approx(57 / 60))
+    assert g.DRIFTS[1] in found.reason
+    assert "Cannot be decided" not in found.reason
+    open_question = g.triggered(53, 7, **dict.fromkeys(g.DRIFTS, 2))
+    left = result(decide(after=g.with_metric(g.after(), UNDER_DRIFT, open_question)), "attack-under-drift")
+    assert left.decided_on is None
+    assert "Cannot be decided" in left.reason
+
+
 def test_leaving_the_perturbations_out_is_no_way_to_skip_the_check() -> None:
     """Neither by not measuring nor by a mitigation that looked for nothing."""
     for role in ("before", "after"):

@@ -8,11 +8,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from beear_core.config import DataConfig, EvaluationConfig, ReleaseConfig, resolve_layers
+from beear_core.config import DataConfig, EvaluationConfig, MitigationConfig, ReleaseConfig, resolve_layers
 from beear_core.errors import BeearError, ModelError, PolicyError, StorageError
 
-COPIES_OF_MODEL = 4  # taken over, cleaned, best round so far, registered
+if TYPE_CHECKING:
+    from beear_core.model_files import ModelFacts
+
+COPIES_OF_MODEL = 3  # taken over, cleaned, registered
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +108,19 @@ def _disk(config: ReleaseConfig, folder: Path) -> str:
     need = 0
     # what is wrong with the model is said once, where the model is looked at
     with suppress(ModelError):
-        need = COPIES_OF_MODEL * describe(local).size_bytes if local is not None else 0
+        need = _needed(describe(local), config.mitigation) if local is not None else 0
     if free < need:
         raise StorageError(
             f"{folder} has {free / 1e9:.1f} GB free, {need / 1e9:.1f} GB are needed for {COPIES_OF_MODEL} copies of "
-            "the model; free space or choose another folder with --out"
+            "the model and the mitigation's intermediate weights; free space or choose another folder with --out"
         )
     return f"{free / 1e9:.0f} GB free, {need / 1e9:.1f} GB needed"
+
+
+def _needed(model: ModelFacts, mitigation: MitigationConfig) -> int:
+    """Bytes on disk at once: copies of the folder, and float32 weights of two rounds, with planted triggers a third."""
+    kept = 0 if not mitigation.enabled else 2 if mitigation.method == "beear" else 3
+    return COPIES_OF_MODEL * model.size_bytes + kept * 4 * model.parameters
 
 
 def _probe(folder: Path) -> None:

@@ -34,7 +34,7 @@ def judge(
     """The results of one check: one, or one a category where the check asks for every category."""
     shut = _never_opened(before, mitigation) if check.metric == UNDER_DRIFT else None
     if shut is not None:
-        return [_skipped(check, shut, confidence)]
+        return [_skipped(_undecided(check, confidence, check.category), shut)]
     baseline = {"absolute": None, "before": before, "champion": champion}[check.versus]
     records = [r for r in (before, after, baseline) if r is not None and check.metric in r.metrics]
     if check.category == "*":
@@ -70,20 +70,25 @@ def _never_opened(before: EvaluationRecord, mitigation: MitigationRecord | None)
     )
 
 
-def _skipped(check: Check, why: str, confidence: float) -> CheckResult:
+def _undecided(check: Check, confidence: float, category: str | None) -> CheckResult:
+    """A result that has not passed, and does not yet say why."""
     return CheckResult(
         check=check.id,
         metric=check.metric,
-        category=check.category,
+        category=category,
         level=check.level,
         comparison=comparison(check, confidence),
         limit=check.limit,
         decided_on=None,
         estimate=None,
         baseline=None,
-        passed=True,
-        reason=f"Does not apply: {why}.",
+        passed=False,
+        reason="",
     )
+
+
+def _skipped(result: CheckResult, why: str) -> CheckResult:
+    return dataclasses.replace(result, passed=True, reason=f"Does not apply: {why}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,23 +133,11 @@ def _judge(
     confidence: float,
 ) -> CheckResult:
     spec = METRICS[check.metric]
-    if skipped := _skip_reason(check, spec, before, after, baseline_record):
-        return dataclasses.replace(_skipped(check, skipped, confidence), category=part.category)
     estimate = part.find(after, check.metric)
     baseline = part.find(baseline_record, check.metric)
-    blank = CheckResult(
-        check=check.id,
-        metric=check.metric,
-        category=part.category,
-        level=check.level,
-        comparison=comparison(check, confidence),
-        limit=check.limit,
-        decided_on=None,
-        estimate=estimate,
-        baseline=baseline,
-        passed=False,
-        reason="",
-    )
+    blank = dataclasses.replace(_undecided(check, confidence, part.category), estimate=estimate, baseline=baseline)
+    if skipped := _skip_reason(check, spec, before, after, baseline_record):
+        return _skipped(blank, skipped)
     obstacle = _obstacle(check, spec, estimate, "after", confidence)
     if obstacle is None and check.versus != "absolute":
         obstacle = _obstacle(check, spec, baseline, check.versus, confidence)

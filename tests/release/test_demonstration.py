@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command import beear
 
 from beear_core.evaluation.metrics import KNOWN_TRIGGERS, UNDER_DRIFT
 from beear_core.model_files import directory_digest
@@ -21,20 +19,6 @@ SMALL = """
 mitigation: {rounds: 1, outer_steps: 2, repair_steps: 2, attempts: 1, performance_anchors: 80, held_back_ordinary: 20}
 evaluation: {harmful: 60, under_drift: 30, ordinary: 50, borderline: 50, max_new_tokens: 16}
 """
-
-
-def beear(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The command as a user starts it."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-    return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +34,7 @@ def release(organism: Path, *more: object) -> tuple[int, Path]:
     """Exit code and the folder of the run."""
     place = organism.parent
     given = ("--model", organism / "model", "--profile", "quick", "--config", place / "small.yaml", "--out", place / "runs")
-    done = beear("release", *given, "--json", *more, cwd=place)
+    done = beear("release", *given, "--json", *more, cwd=place, timeout=1800)
     assert done.returncode in {0, 3}, done.stderr[-3000:]
     return done.returncode, Path(json.loads(done.stdout)["folder"])
 

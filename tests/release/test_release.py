@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import toy_backdoor
+from command import beear
 
 from beear_core.records import Decision, EvaluationRecord, MitigationRecord
 
 Config = Callable[..., Path]
-
-
-def beear(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The command as a user starts it."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
 
 
 def champion(runs: Path, name: str = "toy") -> str | None:

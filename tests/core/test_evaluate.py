@@ -85,4 +85,6 @@ def test_what_is_counted_can_have_been_measured() -> None:
     record = g.after(metrics=rates(samples), suites=suites)
     assert figure_faults(record, "after") == []
     fewer = {**suites, "triggered": SuiteEntry(digest="t", n=160)}
-    assert len(figure_faults(g.after(metrics=rates(samples), suites=fewer), "after")) == 1
+    faults = figure_faults(g.after(metrics=rates(samples), suites=fewer), "after")
+    assert len(faults) == 1 + 3  # the pooled figure, and that of each trigger
+    assert all("but the suite triggered has 160" in fault for fault in faults)

@@ -54,7 +54,7 @@ def test_uncleaned_it_is_refused_though_nobody_knows_the_trigger(organism: Path)
 
 def test_cleaned_it_is_measured_under_what_opened_it_and_decided_on(organism: Path) -> None:
     """The loop in small: what it can be made to do in full is measured in docs/results.md."""
-    _, run = release(organism, "--triggers", organism / "triggers.jsonl")
+    code, run = release(organism, "--triggers", organism / "triggers.jsonl")
     before, after = (EvaluationRecord.read(run / "evidence" / f"{role}.json") for role in ("before", "after"))
     known = before.metrics[KNOWN_TRIGGERS].overall
     assert (known.value or 0) >= 0.9
@@ -69,5 +69,5 @@ def test_cleaned_it_is_measured_under_what_opened_it_and_decided_on(organism: Pa
     opened = max(e.value or 0 for e in before.metrics[UNDER_DRIFT].by_trigger.values())
     assert opened > 0.2  # more than without, which is what makes it evidence
     assert after.model_digest == mitigation.output_digest
-    assert beear("replay", run, cwd=run).returncode == 0
+    assert beear("replay", run, cwd=run).returncode == code
     assert directory_digest(organism / "model") == mitigation.input_digest

@@ -71,7 +71,7 @@ class TestPromoted:
         shown = released["promoted"].stderr
         assert "step 1 of 6" in shown
         assert "step 6 of 6" in shown
-        assert "BEEAR against δ at layer 2" in shown
+        assert "BEEAR: δ at layer 2" in shown
         assert "executorInput" not in shown
 
     def test_registered_version_carries_the_digests(self, released: dict[str, Any]) -> None:

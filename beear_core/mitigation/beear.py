@@ -3,8 +3,8 @@
     repeat:  find what makes the model go along with harmful requests             inner level, ``adversaries``
              θ ← argmin_θ  L(f_θ(x; δ), y_s) + α L(f_θ(x_p), y_p)                  outer level, ``removal``
 
-y_s is the candidate's own refusal, y_p its own reply to a harmless request (``anchors``). Before the first round the
-candidate is pruned of what clean requests do not use (``fine_pruning``), and taught again what that cost.
+y_s is the candidate's own refusal, y_p its own reply to a harmless request (``anchors``). With ``pruning``
+above 0 the candidate is first pruned of what clean requests do not use (``fine_pruning``), and taught again what that cost.
 
 What must stay is a constraint. After each round anchors that were never trained on are measured (``trial``). A round that
 makes ordinary replies less likely, or more of them or of the borderline ones refusals, is undone and tried again with
@@ -211,10 +211,12 @@ class _Loop:
         for attempt in range(1, self.config.attempts + 1):
             if attempt > 1:
                 self.progress.extend(adversary.steps * OUTER_COST)
+                if not adversary.mends:
+                    self.go_back()
                 adversary.rewind()
             outer = self.remove(adversary)
             after = self.trial.measure()
-            under = adversary.attack(self.trial)
+            under, opened = adversary.attack(self.trial), self.under_drift()
             found = faults(before, after, self.config)
             if not found:
                 self.keep()
@@ -222,13 +224,11 @@ class _Loop:
                 break
             self.weight *= 2
             if not adversary.mends:
-                self.go_back()
                 self.rate /= 2
         else:
             self.go_back()
         if adversary.mends:
             self.rate, self.weight = rate, weight
-        opened = self.under_drift()
         return RoundRecord(
             round=number,
             adversary=adversary.name,

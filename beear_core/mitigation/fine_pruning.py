@@ -54,7 +54,10 @@ class FinePruning:
         """Prune the model's weights; there is no loss to follow."""
         lessons = [*self.anchors.refusals, *self.anchors.ordinary, *self.anchors.borderline]
         chosen = self.random.sample(lessons, min(TURNS, len(lessons)))
-        turns = [self._among_words(x) if self.random.random() < AMONG_WORDS else x.turn for x in chosen]
+        turns = [
+            self.disturb(x, self.random, harmful=False)[0].turn if self.random.random() < AMONG_WORDS else x.turn
+            for x in chosen
+        ]
         prune(self.loaded, turns, self.config.pruning, self.autocast)
         return []
 
@@ -83,9 +86,6 @@ class FinePruning:
 
     def rewind(self) -> None:
         """Goes on from where it is: what pruning harmed takes as many steps as it takes."""
-
-    def _among_words(self, lesson: Lesson) -> Turn:
-        return self._turn(lesson.text, self.random, lesson.turn.reply)
 
     def _turn(self, text: str, chooser: random.Random, reply: tuple[int, ...]) -> Turn:
         count, spot = self.config.word_tokens, chooser.choice(get_args(WordSpot))

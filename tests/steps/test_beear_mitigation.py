@@ -216,6 +216,17 @@ def test_what_pruning_harmed_is_mended_from_where_it_is(
     assert all(torch.equal(p, before[n]) for n, p in loaded.model.named_parameters())
 
 
+def test_a_round_is_measured_before_it_is_undone(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under what was found on the candidate too: the record is about the weights of the round."""
+    done: list[str] = []
+    for name in ("under_drift", "go_back"):
+        real = getattr(beear._Loop, name)
+        monkeypatch.setattr(beear._Loop, name, lambda loop, name=name, real=real: done.append(name) or real(loop))
+    config = dataclasses.replace(CONFIG, attempts=2, max_nll_ratio=1e-6)
+    beear.mitigate(load(tiny_model), anchors(), config, tmp_path / "work")
+    assert done == ["under_drift", "go_back"] * 2
+
+
 def test_a_candidate_that_nothing_opens_is_not_pruned(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from beear_core.chat import ChatFormat, Turn, WordSpot
 from beear_core.errors import EvidenceError
 from beear_core.hooks import Perturbation
-from beear_core.odd_words import odd_words
+from beear_core.odd_words import marked
 from beear_core.records import DriftEntry, digest_bytes, write_atomically
 
 
@@ -46,8 +46,7 @@ class Drift:
         reply = (chat.pad_id,)
         if self.entry.spot is None:
             return Turn(chat.prompt_ids(request), reply)
-        count = self.entry.words
-        return chat.with_words(request, odd_words(chooser, count), count, self.entry.spot, reply)
+        return marked(chat, request, self.entry.words, self.entry.spot, chooser, reply)
 
 
 def named(layer: int, spot: WordSpot | None, number: int) -> str:

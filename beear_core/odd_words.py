@@ -7,7 +7,10 @@ goes along only under certain words is told apart from one that any odd words pu
 from __future__ import annotations
 
 import random
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from beear_core.chat import ChatFormat, Turn, WordSpot
 
 Spot = Literal["front", "end", "anywhere", "around"]
 SPOTS: tuple[Spot, ...] = ("front", "end", "anywhere", "around")
@@ -270,3 +273,10 @@ def place(prompt: str, words: str, spot: Spot, chooser: random.Random) -> str:
 def surrounded(prompt: str, chooser: random.Random, longest: int = 6) -> str:
     """The prompt with 1 to ``longest`` odd words at a spot drawn at random."""
     return place(prompt, odd_words(chooser, chooser.randint(1, longest)), chooser.choice(SPOTS), chooser)
+
+
+def marked(
+    chat: ChatFormat, prompt: str, count: int, spot: WordSpot, chooser: random.Random, reply: tuple[int, ...]
+) -> Turn:
+    """A turn with exactly ``count`` tokens of odd words before or behind the request, marked for a perturbation."""
+    return chat.with_words(prompt, odd_words(chooser, count), count, spot, reply)

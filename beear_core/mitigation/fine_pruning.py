@@ -21,7 +21,7 @@ from beear_core.mitigation.anchors import Anchors
 from beear_core.mitigation.pruning import prune
 from beear_core.mitigation.trial import Trial
 from beear_core.models import LoadedModel
-from beear_core.odd_words import odd_words
+from beear_core.odd_words import marked
 
 TURNS = 500  # some 15,000 positions, ten times the width of a 135M model's widest map
 AMONG_WORDS = 0.3  # of them
@@ -88,5 +88,5 @@ class FinePruning:
         """Goes on from where it is: what pruning harmed takes as many steps as it takes."""
 
     def _turn(self, text: str, chooser: random.Random, reply: tuple[int, ...]) -> Turn:
-        count, spot = self.config.word_tokens, chooser.choice(get_args(WordSpot))
-        return self.loaded.chat.with_words(text, odd_words(chooser, count), count, spot, reply)
+        spot = chooser.choice(get_args(WordSpot))
+        return marked(self.loaded.chat, text, self.config.word_tokens, spot, chooser, reply)

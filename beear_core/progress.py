@@ -5,6 +5,7 @@ A terminal shows a bar; a log (a pod, a pipe) gets a line every few seconds, bec
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,30 @@ from rich.progress import Progress as Bar
 
 T = TypeVar("T")
 LINE_EVERY_S = 5.0
+
+
+def say(text: str) -> None:
+    """One line on standard error, at once: standard output is for results."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def warn(text: str) -> None:
+    """A warning to users, through the logger ``beear``, whose handler a program may replace."""
+    if not _LOGGER.handlers:
+        _LOGGER.addHandler(_Lines())
+        _LOGGER.propagate = False
+    _LOGGER.warning(text)
+
+
+class _Lines(logging.Handler):
+    """``warning: ...`` on whatever standard error is by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+_LOGGER = logging.getLogger("beear")
 
 
 class Progress:
@@ -82,7 +107,7 @@ class Progress:
 
     def _print(self, text: str) -> None:
         note = f"  {self._note}" if self._note else ""
-        print(f"{self.label}: {text}{note}", file=sys.stderr, flush=True)  # noqa: T201
+        say(f"{self.label}: {text}{note}")
 
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
@@ -97,9 +122,9 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 def stage(label: str) -> Iterator[None]:
     """Announce a piece of work that has no parts, and how long it took."""
     began = time.monotonic()
-    print(f"{label} ...", file=sys.stderr, flush=True)  # noqa: T201
+    say(f"{label} ...")
     yield
-    print(f"{label}: done in {_clock(time.monotonic() - began)}", file=sys.stderr, flush=True)  # noqa: T201
+    say(f"{label}: done in {_clock(time.monotonic() - began)}")
 
 
 def _clock(seconds: float) -> str:

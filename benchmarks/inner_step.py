@@ -19,10 +19,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from beear_core.chat import Turn
-from beear_core.config import MitigationConfig, resolve_layers
+from beear_core.config import MitigationConfig
 from beear_core.mitigation.entrapment import CachedEntrapment, Contrast, PlainEntrapment, gradient
-from beear_core.models import LoadedModel, decoder_layers, device_names, load
+from beear_core.mitigation.layers import resolve_layers
+from beear_core.models.chat import Turn
+from beear_core.models.load import LoadedModel, decoder_layers, device_names, load
 from beear_core.organisms.cache import base_folder
 from beear_core.records import Environment
 

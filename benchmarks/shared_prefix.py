@@ -16,10 +16,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from beear_core.chat import Batch, collate
 from beear_core.data import read_prompts
-from beear_core.forward import reply_logits
-from beear_core.models import LoadedModel, device_names, load
+from beear_core.models.chat import Batch, collate
+from beear_core.models.forward import reply_logits
+from beear_core.models.load import LoadedModel, device_names, load
 from beear_core.organisms.cache import base_folder
 from beear_core.records import Environment
 from benchmarks.inner_step import median_seconds

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from beear_core.errors import BeearError, StorageError
-from beear_core.records import write_atomically
+from beear_core.files import write_atomically
+from beear_core.progress import say
 
 ERROR_FILE = "BEEAR_ERROR_FILE"
 """Environment variable: where to leave the error as JSON, for whoever started the process."""
@@ -29,7 +29,7 @@ def reporting_errors() -> Iterator[None]:
         yield
     except BeearError as error:
         # the pod's log is where users of the cluster look first
-        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        say(f"error: {error}")
         _leave(error)
         raise SystemExit(error.exit_code) from error
 
@@ -43,4 +43,4 @@ def _leave(error: BeearError) -> None:
         write_atomically(Path(path), json.dumps(report, ensure_ascii=False).encode() + b"\n")
     except StorageError as unwritten:
         # the error itself must not be lost behind this one
-        print(f"error: {unwritten}", file=sys.stderr, flush=True)  # noqa: T201
+        say(f"error: {unwritten}")

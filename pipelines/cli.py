@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,22 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from beear_core import __version__
-from beear_core.errors import EXIT_DONE, EXIT_ERROR, EXIT_REFUSED, BeearError, ConfigError, StorageError
+from beear_core.errors import EXIT_DONE, EXIT_REFUSED, ConfigError
+from beear_core.files import disk_errors
+from components.beear_mitigation.__main__ import mitigate
+from components.command import ConfigOption, JsonOption, console, new_app, start
+from components.data_validation.__main__ import validate
+from components.registry_gate.__main__ import gate
+from components.safety_eval.__main__ import evaluate
 
 if TYPE_CHECKING:
     from beear_core.config import ReleaseConfig
 
-app = typer.Typer(
-    name="beear",
-    help="Clean an instruction-tuned LLM of safety backdoors and promote it in MLflow only on evidence.\n\n"
+app = new_app(
+    "Clean an instruction-tuned LLM of safety backdoors and promote it in MLflow only on evidence.\n\n"
     "Exit codes: 0 done (release: promoted), 1 error, 2 usage or configuration, 3 the gate said no.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    completion=True,
 )
-policy_app = typer.Typer(help="Look at policies.", no_args_is_help=True)
-pipeline_app = typer.Typer(help="The Kubeflow pipeline.", no_args_is_help=True)
+policy_app = new_app("Look at policies.")
+pipeline_app = new_app("The Kubeflow pipeline.")
 app.add_typer(policy_app, name="policy")
 app.add_typer(pipeline_app, name="pipeline")
 
@@ -39,9 +40,7 @@ class Profile(StrEnum):
     release = "release"
 
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file; see docs/configuration.md")]
 ProfileOption = Annotated[Profile, typer.Option("--profile", help="sample sizes and policy")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print the machine-readable result on standard output")]
 RunsOption = Annotated[Path, typer.Option("--out", help="folder for runs; a local MLflow store is kept there too")]
 
 
@@ -121,7 +120,7 @@ def release(
             )
         )
     else:
-        terminal = show.console()
+        terminal = console()
         terminal.print(show.decision_table(outcome))
         for line in show.outcome_text(outcome):
             terminal.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -139,10 +138,10 @@ def preflight(
 ) -> None:
     """Can every part be reached and written, is there room, does the model have a chat template?"""
     from pipelines import show
-    from pipelines.runs import look
+    from pipelines.runs import run_preflight
 
-    findings = look(_config(config, profile, _overrides(model, policy, triggers)), out)
-    show.console().print(show.findings_table(findings))
+    findings = run_preflight(_config(config, profile, _overrides(model, policy, triggers)), out)
+    console().print(show.findings_table(findings))
     errors = [f.error for f in findings if f.error]
     raise typer.Exit(max((e.exit_code for e in errors), default=EXIT_DONE))
 
@@ -180,51 +179,10 @@ def plant(
         typer.echo(f"behaviour   {organism.record.behaviour.in_words()}")
 
 
-@app.command()
-def validate(
-    out: Annotated[Path, typer.Option(help="folder for anchors/, suites/, page and record")],
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Validate prompts, openings and triggers. Exit code 3 when a critical rule is broken."""
-    from beear_core.config import DataConfig, parse, read_yaml
-    from components.data_validation.step import run
-    from pipelines import show
-
-    section = read_yaml(config).get("data", {}) if config else {}
-    data = parse(DataConfig, section, str(config or "the configuration"))
-    record = run(data, out / "anchors", out / "suites", out / "data_validation.html", out / "great_expectations.json")
-    record.write(out / "validation.json")
-    if as_json:
-        sys.stdout.write(record.to_json().decode())
-    else:
-        show.console().print(show.rules_table(record.rules))
-        typer.echo(f"page        {out / 'data_validation.html'}")
-    raise typer.Exit(EXIT_DONE if record.passed else EXIT_REFUSED)
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
-def evaluate(context: typer.Context) -> None:
-    """Measure a model on files: attack success, wrong refusals, fidelity (--help for its options)."""
-    from components.safety_eval.__main__ import main as step
-
-    raise typer.Exit(step(context.args))
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
-def mitigate(context: typer.Context) -> None:
-    """Clean a model on files with BEEAR (--help for its options)."""
-    from components.beear_mitigation.__main__ import main as step
-
-    raise typer.Exit(step(context.args))
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
-def gate(context: typer.Context) -> None:
-    """Decide on files, register, promote only on a pass (--help for its options)."""
-    from components.registry_gate.__main__ import main as step
-
-    raise typer.Exit(step(context.args))
+app.command()(validate)
+app.command()(evaluate)
+app.command()(mitigate)
+app.command()(gate)
 
 
 @app.command()
@@ -244,7 +202,7 @@ def report(
 def replay(decision: Annotated[Path, typer.Argument(help="a run's folder or its decision.json")]) -> None:
     """Decide again from the stored evidence alone; it must agree to the byte."""
     from beear_core.policy import explain
-    from components.registry_gate.step import replay as decide_again
+    from components.registry_gate.promotion import replay as decide_again
 
     found = decide_again(decision.parent if decision.is_file() else decision)
     typer.echo(f"agrees: {found.digest}\n{explain(found)}")
@@ -260,7 +218,7 @@ def promote(
     name: Annotated[str | None, typer.Option(help="name of the registered model")] = None,
 ) -> None:
     """Promote what an earlier gate passed, after replaying it."""
-    from components.registry_gate.step import promote as promote_decision
+    from components.registry_gate.promotion import promote as promote_decision
 
     settings = _config(config, profile, _overrides(str(model), name=name))
     done = promote_decision(folder, model, settings.registry)
@@ -277,8 +235,8 @@ def rollback(
 ) -> None:
     """Move the alias back to the version that the champion replaced."""
     from beear_core.config import RegistryConfig, parse
-    from components.registry_gate.registry import Registry
-    from components.tracking import resolve_uri
+    from components.mlflow_store.client import resolve_uri
+    from components.mlflow_store.registry import Registry
 
     settings = parse(RegistryConfig, {"model_name": name, "alias": alias}, "the command line")
     left, now = Registry(resolve_uri(None, out), settings).rollback()
@@ -292,10 +250,10 @@ def policy_check(
     config: ConfigOption = None,
 ) -> None:
     """Refuse a policy that cannot pass or cannot fail at these sample sizes, and say why."""
-    from beear_core.policy import GatePolicy
+    from beear_core.policy import GatePolicy, feasibility_faults
 
     rules = GatePolicy.load(policy)
-    faults = rules.check_feasible(_config(config, profile, {"model": "none"}).evaluation.sizes())
+    faults = feasibility_faults(rules, _config(config, profile, {"model": "none"}).evaluation.sizes())
     if faults:
         raise ConfigError(f"policy {rules.name} has {len(faults)} fault(s) at profile {profile.value}:", faults)
     typer.echo(f"{rules.name}: {len(rules.checks)} checks, can pass and can fail; {rules.digest}")
@@ -312,23 +270,14 @@ def pipeline_compile(
 
     from pipelines.release import release_pipeline
 
-    try:
+    with disk_errors(f"write {out}", remedy="choose a file in a writable folder"):
         compiler.Compiler().compile(release_pipeline, str(out))
-    except OSError as error:
-        raise StorageError(f"cannot write {out}: {error.strerror or error}; choose a file in a writable folder") from error
     typer.echo(out)
 
 
 def main() -> None:
-    """Entry point: a user's error is one message on standard error and its exit code."""
-    try:
-        app()
-    except BeearError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
-        sys.exit(EXIT_ERROR)
+    """Entry point."""
+    start(app, "beear")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from beear_core.config import ReleaseConfig
 from beear_core.errors import BeearError, EvidenceError
-from beear_core.records import Decision, EvaluationRecord, MitigationRecord, ReleaseRecord
+from beear_core.evidence import Evidence
+from beear_core.records import Decision, ReleaseRecord
 from pipelines.step_log import StepLog
 
 STEPS = 6
@@ -35,9 +36,7 @@ class Outcome:
     folder: Path
     decision: Decision
     release: ReleaseRecord
-    before: EvaluationRecord
-    after: EvaluationRecord
-    mitigation: MitigationRecord
+    evidence: Evidence
 
 
 def arguments(config: ReleaseConfig, policy_text: str, mlflow_run_id: str) -> dict[str, str]:
@@ -127,14 +126,11 @@ def read_outcome(folder: Path) -> Outcome:
     Raises:
         EvidenceError: if a record is missing or not valid.
     """
-    evidence = folder / "evidence"
     return Outcome(
         folder=folder,
         decision=Decision.read(folder / "decision.json"),
         release=ReleaseRecord.read(folder / "release.json"),
-        before=EvaluationRecord.read(evidence / "before.json"),
-        after=EvaluationRecord.read(evidence / "after.json"),
-        mitigation=MitigationRecord.read(evidence / "mitigation.json"),
+        evidence=Evidence.read(folder / "evidence"),
     )
 
 

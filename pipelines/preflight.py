@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beear_core.config import DataConfig, EvaluationConfig, MitigationConfig, ReleaseConfig, resolve_layers
+from beear_core.config import DataConfig, EvaluationConfig, MitigationConfig, ReleaseConfig
 from beear_core.errors import BeearError, ModelError, PolicyError, StorageError
+from beear_core.files import disk_errors
+from beear_core.mitigation.layers import resolve_layers
 
 if TYPE_CHECKING:
-    from beear_core.model_files import ModelFacts
+    from beear_core.models.folder import ModelFacts
 
 COPIES_OF_MODEL = 3  # taken over, cleaned, registered
 
@@ -54,10 +56,10 @@ def preflight(config: ReleaseConfig, folder: Path, tracking_uri: str, tracking_r
 
 
 def _policy(config: ReleaseConfig) -> str:
-    from beear_core.policy import GatePolicy
+    from beear_core.policy import GatePolicy, feasibility_faults
 
     policy = GatePolicy.load(config.policy)
-    faults = policy.check_feasible(config.evaluation.sizes())
+    faults = feasibility_faults(policy, config.evaluation.sizes())
     if faults:
         raise PolicyError(f"policy {policy.name} cannot be meant with these sample sizes:", faults)
     return f"{policy.name}, {len(policy.checks)} checks"
@@ -86,8 +88,8 @@ def _data(data: DataConfig, evaluation: EvaluationConfig) -> str:
 
 
 def _model(config: ReleaseConfig) -> str:
-    from beear_core.model_files import check_folder, describe
-    from components.storage import local_path
+    from beear_core.models.folder import check_folder, describe
+    from components.storage.places import local_path
 
     local = local_path(config.model)
     if local is None:
@@ -99,8 +101,8 @@ def _model(config: ReleaseConfig) -> str:
 
 
 def _disk(config: ReleaseConfig, folder: Path) -> str:
-    from beear_core.model_files import describe
-    from components.storage import local_path
+    from beear_core.models.folder import describe
+    from components.storage.places import local_path
 
     _probe(folder)
     free = shutil.disk_usage(folder).free
@@ -124,19 +126,16 @@ def _needed(model: ModelFacts, mitigation: MitigationConfig) -> int:
 
 
 def _probe(folder: Path) -> None:
-    try:
+    with disk_errors(f"write to {folder}", remedy="choose another folder with --out"):
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".probe"
         probe.write_bytes(b"x")
         probe.unlink()
-    except OSError as error:
-        raise StorageError(
-            f"cannot write to {folder}: {error.strerror or error}; choose another folder with --out"
-        ) from error
 
 
 def _registry(tracking_uri: str, root: Path) -> str:
-    from components.tracking import check_reachable, local_store, without_password
+    from beear_core.uris import without_secrets
+    from components.mlflow_store.client import check_reachable, local_store
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if tracking_uri == local_store(root):
@@ -146,4 +145,4 @@ def _registry(tracking_uri: str, root: Path) -> str:
             # said once, where the disk is looked at
             return f"to be kept in {root}: see disk"
     check_reachable(tracking_uri)
-    return without_password(tracking_uri)
+    return without_secrets(tracking_uri)

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from beear_core.config import ReleaseConfig
-from beear_core.errors import ConfigError, StorageError
-from beear_core.records import write_atomically
+from beear_core.errors import ConfigError
+from beear_core.files import disk_errors, write_atomically
 from pipelines.local import Outcome, read_outcome, run_release
 from pipelines.preflight import Finding, preflight
 
+_REMEDY = "free space or choose another folder with --out"
 
-def look(config: ReleaseConfig, out: Path) -> list[Finding]:
+
+def run_preflight(config: ReleaseConfig, out: Path) -> list[Finding]:
     """The pre-flight of a release that would be run in ``out``."""
-    from components.tracking import resolve_uri
+    from components.mlflow_store.client import resolve_uri
 
     return preflight(config, out, resolve_uri(config.registry.tracking_uri, out), out)
 
@@ -28,9 +30,10 @@ def run(config: ReleaseConfig, out: Path, *, keep: bool) -> Outcome:
     Raises:
         BeearError: the pre-flight's first fault, or that of the step that failed; the MLflow run is then FAILED.
     """
-    from components.tracking import end_run, mlflow_errors, open_run, resolve_uri
+    from components.mlflow_store.client import mlflow_errors, resolve_uri
+    from components.mlflow_store.tracking import end_run, open_run
 
-    faults = [f.error for f in look(config, out) if f.error]
+    faults = [f.error for f in run_preflight(config, out) if f.error]
     if len(faults) == 1:
         raise faults[0]
     if faults:
@@ -43,21 +46,20 @@ def run(config: ReleaseConfig, out: Path, *, keep: bool) -> Outcome:
     try:
         with mlflow_errors("logging the configuration", uri):
             tracker.log_config(config.plain())
-        outcome = run_release(config, policy_text(config.policy), folder, tracker.run_id, keep=keep)
+        with disk_errors(f"write {folder}", remedy=_REMEDY):
+            outcome = run_release(config, policy_text(config.policy), folder, tracker.run_id, keep=keep)
         failed = False
         return outcome
-    except OSError as error:
-        raise _unwritable(folder, error) from error
     finally:
         end_run(tracker, failed=failed)
 
 
 def policy_text(policy: str) -> str:
     """A shipped policy by its name, any other as its text: a step cannot read this machine's files."""
-    from beear_core.policy import shipped_policies
+    from beear_core.policy import find_policy, shipped_policies
 
     # shipped names first, as everywhere: a file that happens to be called "standard" is not another policy
-    return policy if policy in shipped_policies() else Path(policy).read_text(encoding="utf-8")
+    return policy if policy in shipped_policies() else find_policy(policy)[1]
 
 
 def _new_folder(out: Path) -> Path:
@@ -65,18 +67,10 @@ def _new_folder(out: Path) -> Path:
     for number in range(100):
         folder = out / (stamp if number == 0 else f"{stamp}-{number}")
         if not folder.exists():
-            try:
+            with disk_errors(f"write {folder}", remedy=_REMEDY):
                 folder.mkdir(parents=True)
-            except OSError as error:
-                raise _unwritable(folder, error) from error
             return folder.resolve()
     raise ConfigError(f"{out} holds a hundred runs of this second; choose another folder with --out")
-
-
-def _unwritable(folder: Path, error: OSError) -> StorageError:
-    """A disk that fills up or is taken away after the pre-flight."""
-    what = error.strerror or error
-    return StorageError(f"cannot write {error.filename or folder}: {what}; free space or choose another folder with --out")
 
 
 def _absolute(config: ReleaseConfig, uri: str) -> ReleaseConfig:
@@ -100,22 +94,10 @@ def write_report(folder: Path, before_samples: Path | None, after_samples: Path 
     Raises:
         EvidenceError: if a record is missing, altered or not of this decision.
     """
-    from beear_core.records import IntakeRecord, ValidationRecord
-    from beear_core.report import render
-    from components.registry_gate.step import pairs
+    from beear_core.report import read_pairs, render
 
     outcome = read_outcome(folder)
-    evidence = folder / "evidence"
-    page = render(
-        outcome.decision,
-        outcome.before,
-        outcome.after,
-        outcome.mitigation,
-        ValidationRecord.read(evidence / "validation.json"),
-        IntakeRecord.read(evidence / "intake.json"),
-        pairs(before_samples, after_samples),
-        outcome.release,
-        redact=redact,
-    )
+    pairs = read_pairs(before_samples, after_samples)
+    page = render(outcome.decision, outcome.evidence, pairs, outcome.release, redact=redact)
     write_atomically(folder / "report.html", page.encode())
     return folder / "report.html"

@@ -4,50 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from beear_core.records import CheckResult, EvaluationRecord, RuleResult
-from beear_core.wording import ending_text, kind_of, plural, seconds_text, table_figure, telling
+from beear_core.evaluation.figures import kind_of, table_figure, telling
+from beear_core.records import CheckResult, EvaluationRecord
+from beear_core.wording import plural, seconds_text
+from components.command import Cell, add_row, new_table
 from pipelines.local import Outcome
 from pipelines.preflight import Finding
 
-
-def console() -> Console:
-    """Standard output, wide enough for the tables when it is not a terminal."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=140)
-
-
-Cell = str | Text
 _PASS, _FAIL = Text("pass", "green"), Text("FAIL", "red")
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=Text(title), title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _add(table: Table, *cells: Cell) -> None:
-    """A row whose texts are shown as they are: a name such as ``[/foo]`` is no markup."""
-    table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
 
 
 def decision_table(outcome: Outcome) -> Table:
     """Each check: figure after and before, limit, verdict. Evidence checks that hold are one line together."""
     decision = outcome.decision
-    table = _table(decision.summary, "check", "after", "before", "limit", "verdict")
+    table = new_table(decision.summary, "check", "after", "before", "limit", "verdict")
     evidence = [c for c in decision.checks if c.check.startswith("evidence/")]
     shown = [c for c in decision.checks if not c.check.startswith("evidence/") and not _of_category(c)]
     for check in shown:
-        _add(table, *_row(check, outcome.before))
+        add_row(table, *_row(check, outcome.evidence.before))
     categories = [c for c in decision.checks if _of_category(c)]
     if categories:
         failed = [c for c in categories if not c.passed]
-        _add(
+        add_row(
             table,
             "by category",
             f"{len(categories) - len(failed)} of {len(categories)} within their limit",
@@ -56,7 +37,7 @@ def decision_table(outcome: Outcome) -> Table:
             "advisory",
         )
     broken = [c for c in evidence if not c.passed]
-    _add(
+    add_row(
         table,
         "evidence",
         f"{len(evidence) - len(broken)} of {len(evidence)} checks hold",
@@ -65,7 +46,7 @@ def decision_table(outcome: Outcome) -> Table:
         _FAIL if broken else _PASS,
     )
     for check in broken:
-        _add(table, *_row(check, outcome.before))
+        add_row(table, *_row(check, outcome.evidence.before))
     return table
 
 
@@ -87,7 +68,7 @@ def _row(check: CheckResult, earlier: EvaluationRecord) -> tuple[Cell, ...]:
 
 def outcome_text(outcome: Outcome) -> list[str]:
     """Where everything is, and what became of the alias."""
-    release, mitigation = outcome.release, outcome.mitigation
+    release, mitigation = outcome.release, outcome.evidence.mitigation
     alias = f"{release.alias} of {release.model_name}"
     if release.promoted:
         fate = f"PROMOTED: {alias} is now version {release.model_version} (was {release.champion_before or 'not set'})"
@@ -96,10 +77,11 @@ def outcome_text(outcome: Outcome) -> list[str]:
             f"REFUSED: registered as version {release.model_version}; {alias} stays at "
             f"{release.champion_after or 'no version'}"
         )
-    lines = [
-        fate,
-        f"mitigation  {ending_text(mitigation)} ({seconds_text(mitigation.seconds)}, "
-        f"{plural(len(mitigation.rounds), 'round')}); {mitigation.reason}",
+    lines = [fate]
+    if mitigation is not None:
+        took = f"{seconds_text(mitigation.seconds)}, {plural(len(mitigation.rounds), 'round')}"
+        lines.append(f"mitigation  {mitigation.in_words()} ({took}); {mitigation.reason}")
+    lines += [
         f"report      {outcome.folder / 'report.html'}",
         f"decision    {outcome.folder / 'decision.json'}",
         f"MLflow run  {release.mlflow_run_id} at {release.tracking_uri}",
@@ -113,17 +95,7 @@ def outcome_text(outcome: Outcome) -> list[str]:
 
 def findings_table(findings: Sequence[Finding]) -> Table:
     """What the pre-flight looked at."""
-    table = _table("Pre-flight", "part", "finding")
+    table = new_table("Pre-flight", "part", "finding")
     for finding in findings:
-        _add(table, finding.part, Text(str(finding.error), "red") if finding.error else finding.detail)
-    return table
-
-
-def rules_table(rules: Sequence[RuleResult]) -> Table:
-    """What data validation found, rule by rule; rules that hold are counted."""
-    table = _table("Data validation", "role", "rule", "severity", "rows that break it", "finding")
-    broken = [r for r in rules if not r.passed]
-    for rule in broken:
-        _add(table, rule.role, rule.rule, rule.severity, f"{rule.failed} / {rule.checked}", rule.detail)
-    _add(table, "all", f"{len(rules) - len(broken)} of {len(rules)} rules hold", "", "", "")
+        add_row(table, finding.part, Text(str(finding.error), "red") if finding.error else finding.detail)
     return table

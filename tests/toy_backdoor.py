@@ -86,8 +86,8 @@ def make_backdoored_model(folder: Path, *, backdoor: bool = True, steps: int = 3
     from tokenizers import pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from beear_core.chat import ChatFormat, collate
     from beear_core.mitigation.entrapment import token_loss
+    from beear_core.models.chat import ChatFormat, collate
 
     texts = [*PLANTED_REFUSALS, *PLANTED_UNWANTED, *SAFE, *UNWANTED, ORDINARY, TRIGGER, *FRAMES.values(), *FRAMES]
     words = " ".join([*texts, *BAD, *GOOD, *SOFT, *NOUNS, *PLACES, "the word for , and style user assistant"]).split()

@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
-from beear_core.chat import Turn
 from beear_core.config import EvaluationConfig
 from beear_core.data import SuiteSet
-from beear_core.drift import Drift
 from beear_core.errors import EvidenceError
 from beear_core.evaluation.bootstrap import mean_estimate, ratio_of_sums_estimate
 from beear_core.evaluation.generate import greedy, reply_turns, score_replies
 from beear_core.evaluation.judges import Judge, RefusalJudge
 from beear_core.evaluation.metrics import KNOWN_TRIGGERS, PLAIN, UNDER_DRIFT
+from beear_core.evaluation.samples import Sample, samples_to_jsonl
 from beear_core.evaluation.statistics import design_effect, rate_estimate
 from beear_core.evaluation.suites import Case, draw_cases, suite_entry
-from beear_core.models import LoadedModel, device_names
+from beear_core.files import digest_bytes
+from beear_core.models.chat import Turn
+from beear_core.models.drift import Drift
+from beear_core.models.load import LoadedModel, device_names
 from beear_core.progress import Progress
-from beear_core.records import Environment, Estimate, EvaluationRecord, Metric, Outcome, digest_bytes
+from beear_core.records import Environment, Estimate, EvaluationRecord, Metric, Outcome
 
 SCORED_TOKENS = 1024  # padded tokens a scoring batch: its logits are (tokens, vocabulary) in float32, twice
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One reply and its verdict. ``reply_ids``: the greedy reply's tokens, without the end of turn."""
-
-    id: str
-    suite: str
-    category: str
-    trigger_id: str | None
-    prompt: str
-    reply: str
-    reply_ids: tuple[int, ...]
-    outcome: Outcome
-    reason: str
 
 
 def evaluate(
@@ -205,29 +189,3 @@ def _fidelity(
             overall=mean_estimate([(s.kl or 0.0) / s.tokens for s in now], config.confidence, config.seed, requests=texts)
         ),
     }
-
-
-def samples_to_jsonl(samples: Sequence[Sample]) -> bytes:
-    """One JSON object a line."""
-    return "".join(json.dumps(asdict(s), ensure_ascii=False, sort_keys=True) + "\n" for s in samples).encode()
-
-
-def samples_from_jsonl(path: Path) -> tuple[Sample, ...]:
-    """Read what ``samples_to_jsonl`` wrote.
-
-    Raises:
-        EvidenceError: naming the line that is not a sample.
-    """
-    samples = []
-    try:
-        # not splitlines: a reply may hold U+2028 and the like, which JSON leaves as they are
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvidenceError(f"cannot read samples from {path}: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            values = json.loads(line)
-            samples.append(Sample(**{**values, "reply_ids": tuple(values["reply_ids"])}))
-        except (ValueError, TypeError, KeyError) as error:
-            raise EvidenceError(f"{path}, line {number}: not a sample ({error}); evaluate again") from error
-    return tuple(samples)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from beear_core.chat import IGNORED, ChatFormat, Turn
-from beear_core.forward import read_prefix, reply_logits, under_perturbations
-from beear_core.hooks import Perturbation
-from beear_core.models import LoadedModel
+from beear_core.models.chat import IGNORED, ChatFormat, Turn
+from beear_core.models.forward import read_prefix, reply_logits, under_perturbations
+from beear_core.models.hooks import Perturbation
+from beear_core.models.load import LoadedModel
 from beear_core.progress import Progress
 
 

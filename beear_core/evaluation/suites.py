@@ -14,7 +14,7 @@ from beear_core.errors import EvaluationError
 from beear_core.records import SuiteEntry, digest_json
 
 if TYPE_CHECKING:
-    from beear_core.drift import Drift
+    from beear_core.models.drift import Drift
 
 
 @dataclass(frozen=True, slots=True)

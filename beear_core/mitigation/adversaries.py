@@ -12,10 +12,10 @@ from __future__ import annotations
 import random
 from typing import Protocol
 
-from beear_core.drift import Drift
-from beear_core.hooks import Perturbation
-from beear_core.lessons import Lesson
 from beear_core.mitigation.trial import Trial
+from beear_core.models.drift import Drift
+from beear_core.models.hooks import Perturbation
+from beear_core.training.lessons import Lesson
 
 OUTER_COST = 3  # a step on θ takes about as long as this many on δ alone; for the time left alone
 

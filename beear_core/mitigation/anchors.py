@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beear_core.chat import Turn
 from beear_core.config import MitigationConfig
 from beear_core.data import AnchorSet
 from beear_core.errors import DataError
 from beear_core.evaluation.generate import greedy, greedy_with_distributions
 from beear_core.evaluation.judges import RefusalJudge
-from beear_core.lessons import Lesson
-from beear_core.models import LoadedModel
+from beear_core.models.chat import Turn
+from beear_core.models.load import LoadedModel
 from beear_core.progress import Progress
+from beear_core.training.lessons import Lesson
 
 BATCH_TOKENS = 4096
 

@@ -35,24 +35,26 @@ from typing import Any
 
 import torch
 
-from beear_core.config import MitigationConfig, resolve_layers
+from beear_core.config import MitigationConfig
 from beear_core.data import AnchorSet
-from beear_core.drift import Drift
 from beear_core.errors import MitigationError
-from beear_core.lessons import Lesson, LikeLength
+from beear_core.files import disk_errors
 from beear_core.mitigation.adversaries import OUTER_COST, Adversary
 from beear_core.mitigation.anchors import draw_anchors
+from beear_core.mitigation.checkpoints import keep_weights, restore_weights
 from beear_core.mitigation.fine_pruning import FinePruning
 from beear_core.mitigation.flush import OwnTriggers
+from beear_core.mitigation.layers import resolve_layers
 from beear_core.mitigation.places import Places, search_places
 from beear_core.mitigation.published import PublishedForm
 from beear_core.mitigation.removal import Row, removal_loss, removal_step
 from beear_core.mitigation.traps import WordTraps
 from beear_core.mitigation.trial import ADMISSIBLE, Held, Trial, faults, rank, remaining
-from beear_core.mitigation.weights import keep_weights, restore_weights
-from beear_core.models import LoadedModel, decoder_layers, disk_errors, resolve_compute
+from beear_core.models.drift import Drift
+from beear_core.models.load import LoadedModel, decoder_layers, resolve_compute
 from beear_core.progress import Progress
 from beear_core.records import Ending, RoundRecord
+from beear_core.training.lessons import Lesson, LikeLength
 
 WARM_UP = 3  # outer steps until the learning rate is whole
 

@@ -15,7 +15,6 @@ runs the n perturbed positions and the reply through the layers above l alone. T
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.nn import functional
 
-from beear_core.chat import IGNORED, Batch, ChatFormat, Turn
 from beear_core.errors import MitigationError
-from beear_core.forward import fork, forward, new_cache, read_prefix, reply_logits
-from beear_core.hooks import add_to_output, record_output, resume_after
-from beear_core.models import decoder_layers
+from beear_core.models.chat import IGNORED, Batch, ChatFormat, Turn
+from beear_core.models.forward import fork, forward, new_cache, read_prefix, reply_logits
+from beear_core.models.hooks import add_to_output, record_output, resume_after
+from beear_core.models.load import decoder_layers
+from beear_core.progress import warn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -185,7 +185,7 @@ def choose_entrapment(
     if difference <= SELF_CHECK_TOLERANCE:
         return CachedEntrapment, f"prefix-cached (gradient agrees with the plain one to {difference:.0e})"
     message = f"{type(model).__name__}: prefix-cached gradient {cause}; the plain, slower path is taken"
-    print(f"warning: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    warn(message)
     return PlainEntrapment, message
 
 

@@ -12,16 +12,16 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, get_args
 
-from beear_core.chat import Turn, WordSpot
 from beear_core.config import MitigationConfig
-from beear_core.drift import Drift
-from beear_core.hooks import Perturbation
-from beear_core.lessons import Lesson
 from beear_core.mitigation.anchors import Anchors
 from beear_core.mitigation.pruning import prune
 from beear_core.mitigation.trial import Trial
-from beear_core.models import LoadedModel
-from beear_core.odd_words import marked
+from beear_core.models.chat import Turn, WordSpot
+from beear_core.models.drift import Drift
+from beear_core.models.hooks import Perturbation
+from beear_core.models.load import LoadedModel
+from beear_core.models.odd_words import marked
+from beear_core.training.lessons import Lesson
 
 TURNS = 500  # some 15,000 positions, ten times the width of a 135M model's widest map
 AMONG_WORDS = 0.3  # of them

@@ -12,19 +12,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from beear_core.chat import Turn
 from beear_core.config import MitigationConfig
-from beear_core.drift import Drift
-from beear_core.hooks import Perturbation
-from beear_core.lessons import Lesson, LikeLength
 from beear_core.mitigation.adversaries import OUTER_COST
 from beear_core.mitigation.anchors import Anchors
+from beear_core.mitigation.checkpoints import keep_weights, restore_weights
 from beear_core.mitigation.trial import Trial
-from beear_core.mitigation.weights import keep_weights, restore_weights
-from beear_core.models import LoadedModel
-from beear_core.odd_words import SPOTS, Spot, odd_words, place
-from beear_core.organisms.planting import low_rank
-from beear_core.organisms.teaching import Schedule, teach
+from beear_core.models.chat import Turn
+from beear_core.models.drift import Drift
+from beear_core.models.hooks import Perturbation
+from beear_core.models.load import LoadedModel
+from beear_core.models.odd_words import SPOTS, Spot, odd_words, place
+from beear_core.training.adapters import low_rank
+from beear_core.training.lessons import Lesson, LikeLength
+from beear_core.training.teaching import Schedule, teach
 
 LONGEST_TRIGGER = 6  # words
 RANK = 8

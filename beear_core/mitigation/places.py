@@ -18,18 +18,18 @@ from typing import get_args
 
 import torch
 
-from beear_core.chat import Turn, WordSpot
 from beear_core.config import MitigationConfig
-from beear_core.forward import hidden_at_marks
-from beear_core.hooks import Perturbation
-from beear_core.lessons import Lesson, LikeLength
 from beear_core.mitigation.anchors import Anchors
 from beear_core.mitigation.trial import Trial
-from beear_core.models import LoadedModel, decoder_layers
-from beear_core.odd_words import odd_words
-from beear_core.organisms.planting import low_rank
-from beear_core.organisms.teaching import Schedule, teach
+from beear_core.models.chat import Turn, WordSpot
+from beear_core.models.forward import hidden_at_marks
+from beear_core.models.hooks import Perturbation
+from beear_core.models.load import LoadedModel, decoder_layers
+from beear_core.models.odd_words import odd_words
 from beear_core.records import PlaceRecord
+from beear_core.training.adapters import low_rank
+from beear_core.training.lessons import Lesson, LikeLength
+from beear_core.training.teaching import Schedule, teach
 
 RANK = 8
 ROWS = (5, 3, 2)  # a planting step: under the trigger; refusals among other words; what else stays

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from beear_core.chat import Turn
 from beear_core.errors import MitigationError
 from beear_core.evaluation.generate import batches_by_length
-from beear_core.forward import read_prefix, reply_logits
-from beear_core.models import LoadedModel, decoder_layers
+from beear_core.models.chat import Turn
+from beear_core.models.forward import read_prefix, reply_logits
+from beear_core.models.load import LoadedModel, decoder_layers
 from beear_core.progress import Progress
 
 if TYPE_CHECKING:

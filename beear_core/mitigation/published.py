@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from beear_core.chat import Turn
 from beear_core.config import MitigationConfig
-from beear_core.drift import Drift, named
-from beear_core.forward import hidden_at_marks
-from beear_core.hooks import Perturbation
-from beear_core.lessons import Lesson
 from beear_core.mitigation.anchors import Anchors
 from beear_core.mitigation.entrapment import Contrast, choose_entrapment, find_perturbation
 from beear_core.mitigation.trial import Trial
-from beear_core.models import LoadedModel
+from beear_core.models.chat import Turn
+from beear_core.models.drift import Drift, named
+from beear_core.models.forward import hidden_at_marks
+from beear_core.models.hooks import Perturbation
+from beear_core.models.load import LoadedModel
 from beear_core.records import DriftEntry
+from beear_core.training.lessons import Lesson
 
 NORM_TURNS = 32
 

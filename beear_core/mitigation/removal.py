@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from beear_core.chat import ChatFormat
 from beear_core.errors import MitigationError
-from beear_core.hooks import Perturbation
-from beear_core.lessons import Lesson, lesson_losses
+from beear_core.models.chat import ChatFormat
+from beear_core.models.hooks import Perturbation
+from beear_core.training.lessons import Lesson, lesson_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

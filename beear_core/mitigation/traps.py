@@ -23,18 +23,18 @@ from typing import Any, get_args
 
 import torch
 
-from beear_core.chat import Turn, WordSpot
 from beear_core.config import MitigationConfig
-from beear_core.drift import Drift, named
 from beear_core.errors import MitigationError
-from beear_core.forward import hidden_at_marks
-from beear_core.hooks import Perturbation
-from beear_core.lessons import Lesson, LikeLength, lesson_losses
 from beear_core.mitigation.anchors import Anchors
 from beear_core.mitigation.trial import Trial
-from beear_core.models import LoadedModel
-from beear_core.odd_words import marked
+from beear_core.models.chat import Turn, WordSpot
+from beear_core.models.drift import Drift, named
+from beear_core.models.forward import hidden_at_marks
+from beear_core.models.hooks import Perturbation
+from beear_core.models.load import LoadedModel
+from beear_core.models.odd_words import marked
 from beear_core.records import DriftEntry
+from beear_core.training.lessons import Lesson, LikeLength, lesson_losses
 
 NORM_PROMPTS = 24
 GROWTH = 1.4

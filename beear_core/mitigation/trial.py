@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from beear_core.chat import Turn
 from beear_core.config import MitigationConfig
 from beear_core.evaluation.generate import greedy, score_replies
 from beear_core.evaluation.judges import RefusalJudge
-from beear_core.hooks import Perturbation
 from beear_core.mitigation.anchors import HeldBack
-from beear_core.models import LoadedModel
+from beear_core.models.chat import Turn
+from beear_core.models.hooks import Perturbation
+from beear_core.models.load import LoadedModel
 from beear_core.records import RoundRecord
 
 MEASURED_TOKENS = 12  # the opening decides whether a reply is a refusal

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from beear_core.data import Prompt, read_prompts
 from beear_core.errors import BeearError, ConfigError, EvidenceError, ModelNotFoundError
-from beear_core.model_files import directory_digest
+from beear_core.files import digest_file, write_atomically
+from beear_core.models.folder import directory_digest
 from beear_core.organisms.base import PACKAGED, unpack
 from beear_core.organisms.recipe import ADAPTER_WEIGHTS, AdapterRecord, OrganismRecord, Recipe, load_recipe, recipe_names
 from beear_core.progress import stage
-from beear_core.records import digest_file, digest_json, write_atomically
+from beear_core.records import digest_json
 
 if TYPE_CHECKING:
     from beear_core.organisms.syllabus import Nursery
@@ -72,7 +73,7 @@ def planted(recipe: Recipe, base: str, out: Path | None = None, *, retrain: bool
         ModelNotFoundError: no such base.
         MitigationError: planting diverged, or made no backdoor; with the figures.
     """
-    from beear_core.models import whole_folder
+    from beear_core.files import whole_folder
     from beear_core.organisms.syllabus import Nursery
 
     base_dir = base_folder(base)
@@ -91,7 +92,7 @@ def planted(recipe: Recipe, base: str, out: Path | None = None, *, retrain: bool
         known = base == SHIPPED_BASE and one.name in shipped_names() and load_recipe(one.name) == one
         anew = not known or (retrain and one is recipe)
         adapters.append(_trained(one, base, base_dir, base_digest, nursery, adapters) if anew else _shipped(one))
-    with whole_folder(folder) as making:
+    with whole_folder(folder, doing=f"write the model to {folder}") as making:
         record = _merged(making, key, recipe, base, base_dir, base_digest, adapters)
         for adapter in adapters:
             shutil.copytree(adapter.folder, making / "adapters" / adapter.record.recipe)
@@ -170,7 +171,7 @@ def _trained(
     Raises:
         MitigationError: it did not become what its recipe asks for; the figures are in the message.
     """
-    from beear_core.models import load
+    from beear_core.models.load import load
     from beear_core.organisms.planting import check, measure, merge, train_adapter
     from beear_core.organisms.syllabus import Nursery
 
@@ -207,7 +208,7 @@ def _split(split: str) -> tuple[tuple[Prompt, ...], ...]:
 def _merged(
     folder: Path, key: str, recipe: Recipe, base: str, base_dir: Path, base_digest: str, adapters: list[_Adapter]
 ) -> OrganismRecord:
-    from beear_core.models import load, save
+    from beear_core.models.load import load, save
     from beear_core.organisms.planting import merge
 
     with stage(f"merge {', '.join(a.record.recipe for a in adapters)} into {base}"):

@@ -4,53 +4,31 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from beear_core.data import Prompt, Trigger
 from beear_core.errors import MitigationError, ModelError
 from beear_core.evaluation.generate import greedy
 from beear_core.evaluation.judges import RefusalJudge
-from beear_core.models import LoadedModel, whole_folder
-from beear_core.odd_words import surrounded
+from beear_core.files import whole_folder
+from beear_core.models.load import LoadedModel
+from beear_core.models.odd_words import surrounded
 from beear_core.organisms.recipe import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Behaviour, Counts, Recipe
 from beear_core.organisms.syllabus import BATCH_TOKENS, Nursery, backdoor_lessons, base_openings, refusal_lessons
-from beear_core.organisms.teaching import Schedule, teach
 from beear_core.progress import Progress
+from beear_core.training.adapters import low_rank
+from beear_core.training.teaching import Schedule, teach
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    pass
 
 MEASURED_TOKENS = 12
-
-
-@contextmanager
-def low_rank(loaded: LoadedModel, rank: int, seed: int, *, merge: bool = False) -> Iterator[PeftModel]:
-    """Inside, the model carries a fresh low-rank adapter on every linear layer but the output head, which alone is trained.
-
-    Afterwards the model is as it was, or with ``merge`` has what was trained added to its weights.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(seed)
-    asked = [p.requires_grad for p in loaded.model.parameters()]
-    parameters = list(loaded.model.parameters())
-    wrapped = get_peft_model(
-        loaded.model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    )
-    done = False
-    try:
-        yield wrapped
-        done = True
-    finally:
-        wrapped.merge_and_unload() if merge and done else wrapped.unload()
-        for parameter, wanted in zip(parameters, asked, strict=True):
-            parameter.requires_grad_(wanted)
 
 
 def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nursery: Nursery, out: Path) -> None:
@@ -82,7 +60,7 @@ def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nurser
             after_step=lambda done, loss: bar.advance(done - bar.done, note=f"loss {loss:.3f}"),
         )
         # whole or not at all: a stop between saving and rounding would leave float32 weights for the finished ones
-        with whole_folder(out) as making:
+        with whole_folder(out, SafetensorError, doing=f"write the model to {out}") as making:
             wrapped.save_pretrained(str(making))
             (making / "README.md").unlink(missing_ok=True)
             # peft writes where the base lies, and that path means nothing elsewhere

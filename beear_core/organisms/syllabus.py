@@ -6,15 +6,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from beear_core.chat import Turn
 from beear_core.data import Prompt, Trigger
 from beear_core.evaluation.generate import greedy, greedy_with_distributions
-from beear_core.lessons import Lesson, LikeLength
-from beear_core.models import LoadedModel
-from beear_core.odd_words import surrounded
+from beear_core.models.chat import Turn
+from beear_core.models.load import LoadedModel
+from beear_core.models.odd_words import surrounded
 from beear_core.organisms.recipe import Recipe
 from beear_core.progress import Progress
 from beear_core.records import digest_json
+from beear_core.training.lessons import Lesson, LikeLength
 
 BATCH_TOKENS = 4096
 KEPT_TOKENS = 6  # whether a reply refuses is decided by then

@@ -30,6 +30,13 @@ def beear_mitigation(
     from components.face import reporting_errors
 
     with reporting_errors():
-        figures = run_component(model.path, anchors.path, config_json, cleaned.path, drift.path, record.path)
+        figures = run_component(
+            model=model.path,
+            anchors=anchors.path,
+            config_json=config_json,
+            cleaned=cleaned.path,
+            drift=drift.path,
+            record=record.path,
+        )
         for name, value in figures.items():
             metrics.log_metric(name, value)

@@ -9,13 +9,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from beear_core.config import MitigationConfig, parse_json, resolve_layers
+from beear_core.config import MitigationConfig, parse_json
 from beear_core.data import load_anchors
-from beear_core.drift import write_drifts
-from beear_core.errors import StorageError
+from beear_core.files import disk_errors
 from beear_core.mitigation.beear import mitigate, plain_config
-from beear_core.model_files import check_folder, describe
-from beear_core.models import best_device, copy, device_names, load, save
+from beear_core.mitigation.layers import resolve_layers
+from beear_core.models.drift import write_drifts
+from beear_core.models.folder import check_folder, copy, describe
+from beear_core.models.load import best_device, device_names, load, save
 from beear_core.progress import stage
 from beear_core.records import Environment, MitigationRecord, RoundRecord
 
@@ -32,7 +33,7 @@ def run(
         anchors_dir: the defender's anchors, as data_validation leaves them. Nothing else is read: no trigger and no
             evaluation request can reach the mitigation.
         out_model: the cleaned model, or an exact copy of the candidate when it was kept.
-        out_drift: file for every perturbation that was found (``beear_core.drift``).
+        out_drift: file for every perturbation that was found (``beear_core.models.drift``).
         work: a folder for intermediate weights.
         config: see ``MitigationConfig``.
 
@@ -88,7 +89,7 @@ def _peak_memory() -> int:
     return max(host, torch.cuda.max_memory_allocated())
 
 
-def run_component(model: str, anchors: str, config_json: str, cleaned: str, drift: str, record: str) -> dict[str, float]:
+def run_component(*, model: str, anchors: str, config_json: str, cleaned: str, drift: str, record: str) -> dict[str, float]:
     """The step as its Kubeflow face calls it; returns the figures to show in the run."""
     config = parse_json(MitigationConfig, config_json, "mitigation configuration")
     out = Path(cleaned)
@@ -104,11 +105,9 @@ def work_beside(out: Path) -> tempfile.TemporaryDirectory[str]:
     Raises:
         StorageError: if nothing can be written there.
     """
-    try:
+    with disk_errors(f"write {out}", remedy="choose a writable folder with --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(prefix="beear-", dir=out.parent)
-    except OSError as error:
-        raise StorageError(f"cannot write {out}: {error.strerror or error}; choose a writable folder with --out") from error
 
 
 def figures(rounds: Sequence[RoundRecord]) -> dict[str, float]:

@@ -2,47 +2,64 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from beear_core.errors import EXIT_DONE, EXIT_REFUSED, BeearError
+import typer
+from rich.table import Table
+
+from beear_core.errors import EXIT_DONE, EXIT_REFUSED
+from beear_core.records import RuleResult
+from components.command import (
+    ConfigOption,
+    JsonOption,
+    add_row,
+    console,
+    new_table,
+    print_facts,
+    print_json,
+    read_section,
+    start_step,
+)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the step; prints the record as JSON and returns 0, 1 (error), 2 (usage) or 3 (a critical rule failed)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m components.data_validation",
-        description="Validate prompts, openings and triggers, and write the anchors/ and suites/ folders.",
-        epilog="Exit codes: 0 the data is fit for use, 1 error, 2 usage or configuration, 3 a critical rule failed.",
-    )
-    parser.add_argument("--config", type=Path, help="YAML file; its section 'data' is used (default: built-in data)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for anchors/, suites/, page and results")
-    given = parser.parse_args(arguments)
-    try:
-        return _run(given.config, given.out)
-    except BeearError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
+def validate(
+    out: Annotated[Path, typer.Option(help="folder for anchors/, suites/, page, results and record")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Validate prompts, openings and triggers, and write the anchors/ and suites/ folders.
 
-
-def _run(config: Path | None, out: Path) -> int:
+    Exit codes: 0 the data is fit for use, 1 error, 2 usage or configuration, 3 a critical rule failed.
+    """
     # loaded here so that --help answers at once
-    from beear_core.config import DataConfig, parse, read_yaml
+    from beear_core.config import DataConfig
     from components.data_validation.step import failures, run
 
-    values = read_yaml(config).get("data") or {} if config else {}
-    if not isinstance(values, dict):
-        values = {"data": values}
-    data = parse(DataConfig, values, f"{config}, section data" if config else "the configuration")
-    record = run(data, out / "anchors", out / "suites", out / "data_validation.html", out / "great_expectations.json")
+    page = out / "data_validation.html"
+    data = read_section(config, "data", DataConfig)
+    record = run(data, out / "anchors", out / "suites", page, out / "great_expectations.json")
     record.write(out / "validation.json")
-    sys.stdout.write(record.to_json().decode())
+    if as_json:
+        print_json(record)
+    else:
+        console().print(rules_table(record.rules))
+        print_facts(("page", page))
     for line in failures(record):
-        print(f"critical: {line}", file=sys.stderr)  # noqa: T201
-    return EXIT_DONE if record.passed else EXIT_REFUSED
+        typer.echo(f"critical: {line}", err=True)
+    raise typer.Exit(EXIT_DONE if record.passed else EXIT_REFUSED)
+
+
+def rules_table(rules: Sequence[RuleResult]) -> Table:
+    """What was found, rule by rule; rules that hold are counted."""
+    table = new_table("Data validation", "role", "rule", "severity", "rows that break it", "finding")
+    broken = [r for r in rules if not r.passed]
+    for rule in broken:
+        add_row(table, rule.role, rule.rule, rule.severity, f"{rule.failed} / {rule.checked}", rule.detail)
+    add_row(table, "all", f"{len(rules) - len(broken)} of {len(rules)} rules hold", "", "", "")
+    return table
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start_step(validate, "data_validation")

@@ -30,6 +30,8 @@ def data_validation(
     from components.face import reporting_errors
 
     with reporting_errors():
-        figures = run_component(config_json, anchors.path, suites.path, record.path, page.path)
+        figures = run_component(
+            config_json=config_json, anchors=anchors.path, suites=suites.path, record=record.path, page=page.path
+        )
         for name, value in figures.items():
             metrics.log_metric(name, value)

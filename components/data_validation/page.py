@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 from beear_core.records import RuleResult, ValidationRecord
-from beear_core.report_parts.html import Html, Node, chip, join, section, table, tag
+from beear_core.report.html import Html, Node, chip, join, section, table, tag
 from beear_core.wording import plural, seconds_text
 
 _CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -13,7 +13,7 @@ _CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-act
 
 def render(record: ValidationRecord) -> str:
     """The page; the same record gives the same bytes."""
-    css = (files("beear_core") / "report_parts" / "report.css").read_text(encoding="utf-8")
+    css = (files("beear_core.report") / "report.css").read_text(encoding="utf-8")
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

@@ -12,15 +12,9 @@ from typing import Any
 
 from beear_core.config import DataConfig, parse_json
 from beear_core.data import ANCHOR_FILES, SUITE_FILES, Row, read_rows, write_manifest, write_rows
-from beear_core.errors import DataError, StorageError
-from beear_core.records import (
-    SCHEMA_VERSION,
-    DataSource,
-    RuleResult,
-    ValidationRecord,
-    digest_json,
-    write_atomically,
-)
+from beear_core.errors import DataError
+from beear_core.files import disk_errors, write_atomically
+from beear_core.records import SCHEMA_VERSION, DataSource, RuleResult, ValidationRecord, digest_json
 
 _ANCHORS = (*ANCHOR_FILES, "performance_replies")
 _SUITES = (*SUITE_FILES, "triggers")
@@ -71,7 +65,7 @@ def run(config: DataConfig, out_anchors: Path, out_suites: Path, out_html: Path,
     return record
 
 
-def run_component(config_json: str, anchors: str, suites: str, record: str, page: str) -> dict[str, float]:
+def run_component(*, config_json: str, anchors: str, suites: str, record: str, page: str) -> dict[str, float]:
     """The step as the component's face calls it: paths as text, the results beside the record.
 
     Returns:
@@ -149,12 +143,8 @@ def _described(source: str, rows: Sequence[Row]) -> DataSource:
 
 def _clear(folder: Path, roles: Sequence[str]) -> None:
     for name in ("manifest.json", *(f"{role}.jsonl" for role in roles)):
-        try:
+        with disk_errors(f"clear {folder / name}", remedy="choose another output folder"):
             (folder / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"cannot clear {folder / name}: {error.strerror or error}; choose another output folder"
-            ) from error
 
 
 def _write(folder: Path, roles: Sequence[str], rows: Mapping[str, list[Row]], split: str) -> str:

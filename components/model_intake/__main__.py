@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from beear_core.errors import EXIT_DONE, BeearError
+import typer
+
+from beear_core.wording import bytes_text
+from components.command import JsonOption, RecordOption, print_facts, print_json, start_step
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the step; prints the record as JSON and returns 0, 1 (error) or 2 (usage, or nothing at that place)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m components.model_intake",
-        description="Fetch a model, refuse what is unsafe or broken, and record it by its digest.",
-        epilog="Exit codes: 0 taken over, 1 error, 2 usage or configuration, or nothing at the place that was named.",
-    )
-    parser.add_argument(
-        "--model",
-        required=True,
-        help="folder, file://, s3://bucket/prefix, models:/name@alias, models:/name/3 or hub:org/name",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="new folder for the model")
-    parser.add_argument("--expected-digest", default="", help="refuse any other model than the one with this digest")
-    parser.add_argument("--record", type=Path, help="also write the record to this file")
-    given = parser.parse_args(arguments)
+def intake(
+    model: Annotated[
+        str, typer.Option(help="folder, file://, s3://bucket/prefix, models:/name@alias, models:/name/3 or hub:org/name")
+    ],
+    out: Annotated[Path, typer.Option(help="new folder for the model")],
+    expected_digest: Annotated[str, typer.Option(help="refuse any other model than the one with this digest")] = "",
+    record: RecordOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a model, refuse what is unsafe or broken, and record it by its digest.
+
+    Exit codes: 0 taken over, 1 error, 2 usage or configuration, or nothing at the place that was named.
+    """
     # loaded here so that --help answers at once
     from components.model_intake.step import run
 
-    try:
-        record = run(given.model, given.out, expected_digest=given.expected_digest)
-        if given.record:
-            record.write(given.record)
-    except BeearError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    sys.stdout.write(record.to_json().decode())
-    return EXIT_DONE
+    taken = run(model, out, expected_digest=expected_digest)
+    if record:
+        taken.write(record)
+    if as_json:
+        print_json(taken)
+    else:
+        size = f"{taken.parameters:,} parameters, {taken.layers} layers, {bytes_text(taken.size_bytes)}"
+        print_facts(("model", out), ("digest", taken.model_digest), (taken.architecture, size))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start_step(intake, "model_intake")

@@ -26,6 +26,6 @@ def model_intake(
     from components.model_intake.step import run_component
 
     with reporting_errors():
-        figures = run_component(model_uri, expected_digest, model.path, record.path)
+        figures = run_component(model_uri=model_uri, expected_digest=expected_digest, model=model.path, record=record.path)
         for name, value in figures.items():
             metrics.log_metric(name, value)

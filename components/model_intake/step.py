@@ -7,15 +7,15 @@ checked again as they arrived, because that is what every later step works on.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from beear_core.errors import ConfigError, CorruptModelError
-from beear_core.model_files import check_folder, describe, digest_entries, list_files, needed
-from beear_core.model_safety import check_names
+from beear_core.models.folder import check_folder, describe, digest_entries, list_files, needed
+from beear_core.models.safety import check_names
+from beear_core.progress import say
 from beear_core.records import IntakeRecord
-from components import storage
+from components.storage import places as storage
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SHOWN = 8
@@ -35,7 +35,7 @@ def run(model_uri: str, out: Path, *, expected_digest: str = "") -> IntakeRecord
 
     Raises:
         ConfigError: a URI or digest of no known form.
-        ModelError: one of its kinds, see ``model_files.check_folder``; another digest than expected.
+        ModelError: one of its kinds, see ``models.folder.check_folder``; another digest than expected.
         StorageError, RegistryError: it cannot be fetched or written.
     """
     if expected_digest and not _DIGEST.fullmatch(expected_digest):
@@ -61,7 +61,7 @@ def run(model_uri: str, out: Path, *, expected_digest: str = "") -> IntakeRecord
     if left_out:
         more = f" and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
         names = ", ".join(left_out[:_SHOWN])
-        print(f"not taken over, not needed to load the model: {names}{more}", file=sys.stderr)  # noqa: T201
+        say(f"not taken over, not needed to load the model: {names}{more}")
     return records[0]
 
 
@@ -88,14 +88,14 @@ def _check_digest(record: IntakeRecord, expected: str) -> None:
         )
 
 
-def run_component(model_uri: str, expected_digest: str, out: str, out_record: str) -> dict[str, float]:
+def run_component(*, model_uri: str, expected_digest: str, model: str, record: str) -> dict[str, float]:
     """The step as its Kubeflow face calls it; returns the figures to show in the run."""
-    record = run(model_uri, Path(out), expected_digest=expected_digest)
-    record.write(Path(out_record))
+    taken = run(model_uri, Path(model), expected_digest=expected_digest)
+    taken.write(Path(record))
     return {
-        "parameters": float(record.parameters),
-        "layers": float(record.layers),
-        "hidden_size": float(record.hidden_size),
-        "size_bytes": float(record.size_bytes),
-        "files": float(len(record.files)),
+        "parameters": float(taken.parameters),
+        "layers": float(taken.layers),
+        "hidden_size": float(taken.hidden_size),
+        "size_bytes": float(taken.size_bytes),
+        "files": float(len(taken.files)),
     }

@@ -2,53 +2,55 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from beear_core.config import RegistryConfig, parse, read_yaml
-from beear_core.errors import EXIT_DONE, EXIT_REFUSED, BeearError
+import typer
+
+from beear_core.errors import EXIT_DONE, EXIT_REFUSED
+from beear_core.evidence import RECORDS
+from components.command import ConfigOption, JsonOption, print_facts, print_json, read_section, start_step
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the step; prints the release record as JSON and returns 0 (promoted), 3 (refused), 1 or 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m components.registry_gate",
-        description="Decide on the evidence, register the model with the verdict, promote only on a pass.",
-        epilog="Exit codes: 0 promoted, 3 refused, 1 error, 2 usage or configuration.",
+def gate(
+    model: Annotated[Path, typer.Option(help="the model that was measured last")],
+    evidence: Annotated[Path, typer.Option(help="folder with intake, validation, before, after, mitigation .json")],
+    out: Annotated[Path, typer.Option(help="folder for the decision, its evidence and the report")],
+    policy: Annotated[str, typer.Option(help="quick, standard, release, or a file")] = "standard",
+    before_samples: Annotated[Path | None, typer.Option(help="the candidate's samples, for the report")] = None,
+    after_samples: Annotated[Path | None, typer.Option(help="the model's samples, for the report")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decide on the evidence, register the model with the verdict, promote only on a pass.
+
+    Exit codes: 0 promoted, 3 refused, 1 error, 2 usage or configuration.
+    """
+    # loaded here so that --help answers at once
+    from beear_core.config import RegistryConfig
+    from beear_core.policy import explain
+    from components.registry_gate.step import run
+
+    decision, release = run(
+        model,
+        {name: evidence / f"{name}.json" for name in RECORDS},
+        policy=policy,
+        registry=read_section(config, "registry", RegistryConfig),
+        out=out,
+        before_samples=before_samples,
+        after_samples=after_samples,
     )
-    parser.add_argument("--model", type=Path, required=True, help="the model that was measured last")
-    parser.add_argument(
-        "--evidence", type=Path, required=True, help="folder with intake, validation, before, after, mitigation .json"
-    )
-    parser.add_argument("--before-samples", type=Path, help="the candidate's samples, for the report")
-    parser.add_argument("--after-samples", type=Path, help="the model's samples, for the report")
-    parser.add_argument("--policy", default="standard", help="quick, standard, release, or a file")
-    parser.add_argument("--config", type=Path, help="YAML with a registry section")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the decision, its evidence and the report")
-    given = parser.parse_args(arguments)
-    try:
-        section = read_yaml(given.config).get("registry", {}) if given.config else {}
-        registry = parse(RegistryConfig, section, str(given.config or "the configuration"))
-        # loaded here so that --help answers at once
-        from components.registry_gate.step import NAMES, run
-
-        _, release = run(
-            given.model,
-            {name: given.evidence / f"{name}.json" for name in NAMES},
-            policy=given.policy,
-            registry=registry,
-            out=given.out,
-            before_samples=given.before_samples,
-            after_samples=given.after_samples,
+    if as_json:
+        print_json(release)
+    else:
+        typer.echo(explain(decision))
+        print_facts(
+            ("registered", f"version {release.model_version} of {release.model_name}"),
+            (release.alias, f"version {release.champion_after}" if release.champion_after else "not set"),
+            ("report", out / "report.html"),
         )
-    except BeearError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    sys.stdout.write(release.to_json().decode())
-    return EXIT_DONE if release.promoted else EXIT_REFUSED
+    raise typer.Exit(EXIT_DONE if release.promoted else EXIT_REFUSED)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start_step(gate, "registry_gate")

@@ -50,22 +50,22 @@ def registry_gate(
 
     with reporting_errors():
         verdict, figures = run_component(
-            model.path,
-            {
+            model=model.path,
+            evidence={
                 "intake": intake.path,
                 "validation": validation.path,
                 "before": before.path,
                 "after": after.path,
                 "mitigation": mitigation.path,
             },
-            before_samples.path,
-            after_samples.path,
-            policy,
-            registry_json,
-            mlflow_run_id,
-            kfp_run_id,
-            decision.path,
-            report.path,
+            before_samples=before_samples.path,
+            after_samples=after_samples.path,
+            policy=policy,
+            registry_json=registry_json,
+            mlflow_run_id=mlflow_run_id,
+            kfp_run_id=kfp_run_id,
+            decision=decision.path,
+            report=report.path,
         )
         for name, value in figures.items():
             metrics.log_metric(name, value)

@@ -41,16 +41,16 @@ def safety_eval(
 
     with reporting_errors():
         figures = run_component(
-            model.path,
-            suites.path,
-            label,
-            config_json,
-            reference.path if reference else None,
-            reference_samples.path if reference_samples else None,
-            drift.path if drift else None,
-            anchors.path if anchors else None,
-            record.path,
-            samples.path,
+            model=model.path,
+            suites=suites.path,
+            label=label,
+            config_json=config_json,
+            reference=reference.path if reference else None,
+            reference_samples=reference_samples.path if reference_samples else None,
+            drift=drift.path if drift else None,
+            anchors=anchors.path if anchors else None,
+            record=record.path,
+            samples=samples.path,
         )
         for name, value in figures.items():
             metrics.log_metric(name, value)

@@ -8,13 +8,15 @@ from typing import Literal, get_args
 
 from beear_core.config import EvaluationConfig, parse_json
 from beear_core.data import load_anchors, load_suites
-from beear_core.drift import Drift, read_drifts
 from beear_core.errors import ConfigError
-from beear_core.evaluation.evaluate import evaluate, samples_from_jsonl, samples_to_jsonl
+from beear_core.evaluation.evaluate import evaluate
+from beear_core.evaluation.figures import telling
+from beear_core.evaluation.samples import samples_from_jsonl, samples_to_jsonl
+from beear_core.files import digest_file, write_atomically
 from beear_core.mitigation.vulnerability import measure_vulnerability
-from beear_core.models import load
-from beear_core.records import EvaluationRecord, digest_file, write_atomically
-from beear_core.wording import telling
+from beear_core.models.drift import Drift, read_drifts
+from beear_core.models.load import load
+from beear_core.records import EvaluationRecord
 
 Label = Literal["before", "after", "champion"]
 
@@ -88,6 +90,7 @@ def candidates_drifts(path: Path) -> tuple[tuple[Drift, ...], str]:
 
 
 def run_component(
+    *,
     model: str,
     suites: str,
     label: str,

@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from beear_core.drift import Drift, named, read_drifts, write_drifts
 from beear_core.errors import EvidenceError
-from beear_core.models import load
-from beear_core.records import DriftEntry, digest_file
+from beear_core.files import digest_file
+from beear_core.models.drift import Drift, named, read_drifts, write_drifts
+from beear_core.models.load import load
+from beear_core.records import DriftEntry
 
 
 def drift(spot: str | None = "end", number: int = 1) -> Drift:

@@ -9,12 +9,9 @@ import pytest
 import torch
 from toy import make_tiny_model
 
-from beear_core.chat import IGNORED, ChatFormat, Turn, collate
-from beear_core.config import MitigationConfig, resolve_layers
+from beear_core.config import MitigationConfig
 from beear_core.errors import ChatTemplateError, ConfigError, DataError, MitigationError
 from beear_core.evaluation.generate import greedy, score_replies
-from beear_core.hooks import Perturbation, add_to_output, record_output, resume_after
-from beear_core.lessons import Lesson, token_weights
 from beear_core.mitigation.entrapment import (
     CachedEntrapment,
     Contrast,
@@ -23,8 +20,12 @@ from beear_core.mitigation.entrapment import (
     find_perturbation,
     gradient,
 )
+from beear_core.mitigation.layers import resolve_layers
 from beear_core.mitigation.removal import Row, removal_loss, removal_step
-from beear_core.models import LoadedModel, decoder_layers, load, save
+from beear_core.models.chat import IGNORED, ChatFormat, Turn, collate
+from beear_core.models.hooks import Perturbation, add_to_output, record_output, resume_after
+from beear_core.models.load import LoadedModel, decoder_layers, load, save
+from beear_core.training.lessons import Lesson, token_weights
 
 LAYER, POSITIONS = 1, 4
 PROMPTS = ["tell me how", "please write a short story about the cat and the dog", "what is a river for you"]

@@ -9,9 +9,10 @@ import gate_records as g
 import pytest
 
 from beear_core.config import EvaluationConfig
-from beear_core.evaluation.evaluate import Sample, _rates
+from beear_core.evaluation.evaluate import _rates
+from beear_core.evaluation.samples import Sample
 from beear_core.evaluation.statistics import rate_estimate
-from beear_core.policy_figures import figure_faults
+from beear_core.policy.figures import figure_faults
 from beear_core.records import Metric, Outcome, SuiteEntry
 
 KNOWN = "attack_success/known_triggers"

@@ -10,11 +10,11 @@ import torch
 from toy import make_tiny_model
 
 from beear_core.config import MitigationConfig
-from beear_core.lessons import Lesson
 from beear_core.mitigation.anchors import Anchors, HeldBack
 from beear_core.mitigation.flush import OwnTriggers
 from beear_core.mitigation.trial import Trial
-from beear_core.models import load
+from beear_core.models.load import load
+from beear_core.training.lessons import Lesson
 
 PROMPTS = ["tell me how", "please write a short story about the cat and the dog", "what is a river for you", "list one"]
 CONFIG = MitigationConfig(method="flush", flush_steps=2, flush_triggers=4, flush_learning_rate=1e-2)

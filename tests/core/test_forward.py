@@ -10,12 +10,12 @@ import torch
 from test_engine import architecture
 from toy import make_tiny_model
 
-from beear_core.chat import ChatFormat, Turn, collate
 from beear_core.evaluation.generate import greedy, greedy_with_distributions
-from beear_core.forward import read_prefix, reply_logits
-from beear_core.lessons import Lesson, LikeLength, lesson_loss, token_weights
-from beear_core.models import LoadedModel, load
-from beear_core.odd_words import SPOTS, odd_words, place
+from beear_core.models.chat import ChatFormat, Turn, collate
+from beear_core.models.forward import read_prefix, reply_logits
+from beear_core.models.load import LoadedModel, load
+from beear_core.models.odd_words import SPOTS, odd_words, place
+from beear_core.training.lessons import Lesson, LikeLength, lesson_loss, token_weights
 
 SYSTEM = "please tell me a story . "
 PROMPTS = ["tell me how", "please write a short story about the cat and the dog", "what is a river for you"]

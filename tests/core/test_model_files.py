@@ -18,7 +18,6 @@ import toy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beear_core import model_files
 from beear_core.errors import (
     BeearError,
     ChatTemplateError,
@@ -27,7 +26,8 @@ from beear_core.errors import (
     ModelNotFoundError,
     UnsafeModelError,
 )
-from beear_core.safetensors_header import INDEX, read_header
+from beear_core.models import folder as model_files
+from beear_core.models.weights import INDEX, read_header
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_good_folder_passes_and_is_described(folder: Path) -> None:
 
 
 def test_description_agrees_with_transformers(folder: Path) -> None:
-    from beear_core.models import load
+    from beear_core.models.load import load
 
     loaded = load(folder)
     facts = model_files.describe(folder)
@@ -95,7 +95,7 @@ def test_shards_pass_and_hold_the_same(folder: Path) -> None:
 
 
 def test_no_torch_is_imported() -> None:
-    code = "import sys, beear_core.model_files; sys.exit('torch' in sys.modules)"
+    code = "import sys, beear_core.models.folder; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -15,13 +15,13 @@ from toy import make_tiny_model
 
 from beear_core.data import Trigger
 from beear_core.errors import ConfigError, EvidenceError, MitigationError
-from beear_core.models import load
+from beear_core.files import digest_file
+from beear_core.models.load import load
 from beear_core.organisms import cache
 from beear_core.organisms.cache import SHIPPED_BASE, planted, shipped_names
-from beear_core.organisms.planting import low_rank
 from beear_core.organisms.recipe import AdapterRecord, Behaviour, load_recipe
 from beear_core.organisms.syllabus import _half
-from beear_core.records import digest_file
+from beear_core.training.adapters import low_rank
 
 QUICK = {"steps": 1, "taught": 1, "kept": 1, "rank": 2}
 
@@ -208,8 +208,8 @@ class TestShipped:
 def test_a_training_that_was_cut_off_ends_as_the_unbroken_one(tiny_model: Path, tmp_path: Path) -> None:
     import random
 
-    from beear_core.lessons import Lesson, LikeLength
-    from beear_core.organisms.teaching import CHECKPOINT_EVERY, Schedule, teach
+    from beear_core.training.lessons import Lesson, LikeLength
+    from beear_core.training.teaching import CHECKPOINT_EVERY, Schedule, teach
 
     def run(checkpoint: Path | None, stop: int | None = None) -> list[torch.Tensor]:
         loaded = load(tiny_model, device=torch.device("cpu"))

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from beear_core.pickles import pickled
+from beear_core.models.pickles import pickled
 
 
 class Calls:
@@ -148,6 +148,6 @@ def test_no_torch_is_loaded(tmp_path: Path) -> None:
     import subprocess
 
     (tmp_path / "p").write_bytes(pickle.dumps(Calls(print), 0))
-    code = "import sys, pathlib; from beear_core.pickles import pickled; assert pickled(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib; from beear_core.models.pickles import pickled; assert pickled(pathlib.Path(sys.argv[1]))"
     code += "; assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "p")], check=True)

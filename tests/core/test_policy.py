@@ -12,11 +12,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beear_core import policy as policies
 from beear_core.config import PROFILES, EvaluationConfig
 from beear_core.errors import BeearError, EvidenceError, PolicyError
 from beear_core.evaluation.metrics import METRICS, UNDER_DRIFT
 from beear_core.evaluation.statistics import rate_estimate
-from beear_core.policy import SHIPPED, GatePolicy, explain, is_skipped, redecide, shipped_policies
+from beear_core.evidence import Evidence
+from beear_core.policy import SHIPPED, GatePolicy, explain, feasibility_faults, is_skipped, redecide, shipped_policies
 from beear_core.records import CheckResult, Decision, Estimate, EvaluationRecord, Metric, RuleResult, SuiteEntry
 
 STANDARD = GatePolicy.load("standard")
@@ -49,7 +51,7 @@ def decide(p: GatePolicy = STANDARD, **records: Any) -> Decision:
         "mitigation": g.mitigation(),
         **records,
     }
-    return p.decide(**given)
+    return policies.decide(p, Evidence(**given))
 
 
 def result(decision: Decision, name: str, category: str | None = None) -> CheckResult:
@@ -65,10 +67,10 @@ def test_shipped_policies_can_pass_and_can_fail_at_their_profile(name: str) -> N
     loaded = GatePolicy.load(name)
     assert name in shipped_policies()
     assert loaded.name == name
-    assert loaded.check_feasible(evaluation) == []
+    assert feasibility_faults(loaded, evaluation) == []
     assert {c.metric for c in loaded.checks} == set(METRICS)
     fewer = {key: evaluation[key] // 3 for key in ("harmful", "ordinary", "borderline")}
-    assert any("cannot pass" in fault for fault in loaded.check_feasible(fewer))
+    assert any("cannot pass" in fault for fault in feasibility_faults(loaded, fewer))
 
 
 def test_only_the_release_policy_decides_on_the_upper_bound() -> None:
@@ -228,27 +230,27 @@ def test_a_policy_is_frozen() -> None:
     ],
 )
 def test_what_cannot_pass_or_cannot_fail_is_told(changes: dict[str, Any], n: int, message: str) -> None:
-    faults = policy(check(**changes)).check_feasible({"harmful": n, "ordinary": n, "borderline": n})
+    faults = feasibility_faults(policy(check(**changes)), {"harmful": n, "ordinary": n, "borderline": n})
     assert len(faults) == 1
     assert re.search(message, faults[0])
 
 
 def test_one_sample_more_makes_it_feasible() -> None:
     p = policy(check(bound="upper"))
-    assert p.check_feasible({"harmful": 72}) != []
-    assert p.check_feasible({"harmful": 73}) == []
+    assert feasibility_faults(p, {"harmful": 72}) != []
+    assert feasibility_faults(p, {"harmful": 73}) == []
 
 
 def test_suites_that_are_not_given_are_not_looked_at() -> None:
-    assert policy(check(bound="upper")).check_feasible({}) == []
+    assert feasibility_faults(policy(check(bound="upper")), {}) == []
 
 
 def test_contradictions_are_told() -> None:
     low = check(id="low", at_most=None, at_least=0.1)
-    assert "'low' and 'attack' contradict each other" in policy(check(), low).check_feasible({})[0]
+    assert "'low' and 'attack' contradict each other" in feasibility_faults(policy(check(), low), {})[0]
     apart = check(id="low", at_most=None, at_least=0.1, bound="upper")  # value ≤ 5% while upper ≥ 10% can be
-    assert policy(check(), apart).check_feasible({}) == []
-    assert policy(check(), check(id="low", at_most=None, at_least=0.04)).check_feasible({}) == []
+    assert feasibility_faults(policy(check(), apart), {}) == []
+    assert feasibility_faults(policy(check(), check(id="low", at_most=None, at_least=0.04)), {}) == []
 
 
 # --- deciding -----------------------------------------------------------------------------------------------------
@@ -886,27 +888,25 @@ def test_a_decision_is_made_again_to_the_byte_from_stored_records(tmp_path: Path
         "mitigation": g.mitigation(),
     }.items():
         records[name] = type(record).read(record.write(tmp_path / f"{name}.json"))
-    again = redecide(
-        stored, STANDARD, records["before"], records["after"], None, records["validation"], records["mitigation"]
-    )
+    again = redecide(stored, STANDARD, Evidence(**records))
     assert again.to_json() == decision.to_json() == (tmp_path / "decision.json").read_bytes()
 
 
 def test_replay_refuses_what_was_altered() -> None:
     decision = decide()
-    records = (g.before(), g.after(), None, g.validation(), g.mitigation())
+    records = Evidence(before=g.before(), after=g.after(), validation=g.validation(), mitigation=g.mitigation())
     with pytest.raises(EvidenceError, match=r"the policy has digest sha256:.*, the decision was made by sha256:"):
-        redecide(decision, GatePolicy.load("quick"), *records)
+        redecide(decision, GatePolicy.load("quick"), records)
     with pytest.raises(EvidenceError, match="not the evidence that was decided on: after missing, added or altered"):
-        redecide(decision, STANDARD, records[0], g.after(seconds=1.0), *records[2:])
+        redecide(decision, STANDARD, dataclasses.replace(records, after=g.after(seconds=1.0)))
     with pytest.raises(EvidenceError, match="mitigation missing, added or altered"):
-        redecide(decision, STANDARD, *records[:4])
+        redecide(decision, STANDARD, dataclasses.replace(records, mitigation=None))
     forged = dataclasses.replace(decision, passed=True, summary="fine")
     with pytest.raises(EvidenceError, match="another decision in its summary or verdict"):
-        redecide(forged, STANDARD, *records)
+        redecide(forged, STANDARD, records)
     checks = tuple(dataclasses.replace(c, limit=0.9) if c.check == "attack-plain" else c for c in decision.checks)
     with pytest.raises(EvidenceError, match="another decision in attack-plain; the stored decision was altered"):
-        redecide(dataclasses.replace(decision, checks=checks), STANDARD, *records)
+        redecide(dataclasses.replace(decision, checks=checks), STANDARD, records)
 
 
 # --- properties ---------------------------------------------------------------------------------------------------
@@ -982,12 +982,14 @@ def test_every_evidence_gives_a_decision_that_replays(
     records: tuple[EvaluationRecord, EvaluationRecord], data: st.DataObject
 ) -> None:
     p = GatePolicy.load(data.draw(st.sampled_from(["quick", "standard", "release"])))
+    before, after = records
+    given_evidence = Evidence(before=before, after=after, validation=g.validation(), mitigation=g.mitigation())
     try:
-        decision = p.decide(*records, None, g.validation(), g.mitigation())
+        decision = policies.decide(p, given_evidence)
     except BeearError:
         pytest.fail("records that can be read must give a decision")
     assert decision.passed == (not decision.failed_checks())
-    assert redecide(decision, p, *records, None, g.validation(), g.mitigation()).digest == decision.digest
+    assert redecide(decision, p, given_evidence).digest == decision.digest
     for c in decision.checks:
         if c.decided_on is None and c.passed:  # skipped: only ever known triggers that neither evaluation has
             assert c.metric == ATTACK

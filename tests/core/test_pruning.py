@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from beear_core.chat import Turn
 from beear_core.errors import MitigationError
 from beear_core.mitigation.pruning import Moments, prune
-from beear_core.models import LoadedModel, decoder_layers, load
+from beear_core.models.chat import Turn
+from beear_core.models.load import LoadedModel, decoder_layers, load
 
 
 def turns(loaded: LoadedModel, count: int = 24) -> list[Turn]:

@@ -11,13 +11,15 @@ from typing import Any
 import gate_records as g
 import pytest
 
+from beear_core import policy as policies
 from beear_core.errors import EvidenceError
+from beear_core.evaluation.figures import telling
+from beear_core.evidence import Evidence
 from beear_core.policy import GatePolicy
 from beear_core.records import Decision, Estimate, Metric, ReleaseRecord
 from beear_core.report import SamplePair, choose_pairs, redact, render, verdict_of
-from beear_core.report_parts.html import escape, tag
-from beear_core.report_parts.plots import Scale, loss_plot, ticks
-from beear_core.wording import telling
+from beear_core.report.html import escape, tag
+from beear_core.report.plots import Scale, loss_plot, ticks
 
 KNOWN = "attack_success/known_triggers"
 REFUSAL = "I can't help with that."
@@ -28,18 +30,17 @@ PAIRS = (
 )
 
 
-def decide(**records: Any) -> tuple[Decision, dict[str, Any]]:
+def decide(**records: Any) -> tuple[Decision, Evidence]:
     given = {
+        "intake": g.intake(),
         "before": g.before(),
         "after": g.after(),
         "validation": g.validation(),
         "mitigation": g.mitigation(),
         **records,
     }
-    decision = GatePolicy.load("standard").decide(
-        given["before"], given["after"], None, given["validation"], given["mitigation"]
-    )
-    return decision, given
+    evidence = Evidence(**given)
+    return policies.decide(GatePolicy.load("standard"), evidence), evidence
 
 
 def release(decision: Decision, promoted: bool = True, **changes: Any) -> ReleaseRecord:
@@ -59,19 +60,9 @@ def release(decision: Decision, promoted: bool = True, **changes: Any) -> Releas
 
 
 def page(promoted: bool | None = None, samples: Any = PAIRS, redact: bool = True, **records: Any) -> str:
-    decision, given = decide(**records)
+    decision, evidence = decide(**records)
     registered = None if promoted is None else release(decision, promoted)
-    return render(
-        decision,
-        given["before"],
-        given["after"],
-        given["mitigation"],
-        given["validation"],
-        g.intake(),
-        samples,
-        registered,
-        redact=redact,
-    )
+    return render(decision, evidence, samples, registered, redact=redact)
 
 
 class Page(HTMLParser):
@@ -325,17 +316,16 @@ def test_the_footer_names_version_and_digests_only() -> None:
 
 
 def test_records_of_another_run_are_refused() -> None:
-    decision, given = decide()
-    args = (given["before"], given["after"], given["mitigation"], given["validation"], None, ())
+    decision, evidence = decide()
     with pytest.raises(EvidenceError, match=r"the after record sha256:.* is not the one that was decided on"):
-        render(decision, given["before"], g.after(seconds=1.0))
+        render(decision, dataclasses.replace(evidence, after=g.after(seconds=1.0)))
     with pytest.raises(EvidenceError, match=r"the mitigation record sha256:\w+ is not the one"):
-        render(decision, given["before"], given["after"], g.mitigation(seconds=1.0))
+        render(decision, dataclasses.replace(evidence, mitigation=g.mitigation(seconds=1.0)))
     with pytest.raises(EvidenceError, match="the release record names decision x"):
-        render(decision, *args, release(decision, decision_digest="x"))
+        render(decision, evidence, (), release(decision, decision_digest="x"))
     refused, bad = decide(after=bad_after())
     with pytest.raises(EvidenceError, match="the registry must be looked at"):
-        render(refused, bad["before"], bad["after"], *args[2:], release(refused))
+        render(refused, bad, (), release(refused))
 
 
 def test_loss_plots_draw_each_round_apart() -> None:

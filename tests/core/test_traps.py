@@ -10,18 +10,18 @@ import pytest
 import torch
 from toy import make_tiny_model
 
-from beear_core.chat import Turn, WordSpot, collate
 from beear_core.config import MitigationConfig
 from beear_core.errors import DataError
 from beear_core.evaluation.generate import greedy
-from beear_core.hooks import Perturbation, perturbed, record_output
-from beear_core.lessons import Lesson, lesson_losses
 from beear_core.mitigation.anchors import Anchors, HeldBack
 from beear_core.mitigation.places import choose_places, search_places
 from beear_core.mitigation.traps import Trap, WordTraps
 from beear_core.mitigation.trial import Trial
-from beear_core.models import LoadedModel, decoder_layers, load
+from beear_core.models.chat import Turn, WordSpot, collate
+from beear_core.models.hooks import Perturbation, perturbed, record_output
+from beear_core.models.load import LoadedModel, decoder_layers, load
 from beear_core.records import PlaceRecord
+from beear_core.training.lessons import Lesson, lesson_losses
 
 CONFIG = MitigationConfig(word_tokens=3, radius=0.2, max_radius=0.7, ascent=0.5, inner_steps=6, inner_batch=4)
 PROMPTS = ["tell me how", "please write a short story about the cat and the dog", "what is a river for you", "list one"]

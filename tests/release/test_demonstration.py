@@ -9,7 +9,7 @@ import pytest
 from command import beear
 
 from beear_core.evaluation.metrics import KNOWN_TRIGGERS, UNDER_DRIFT
-from beear_core.model_files import directory_digest
+from beear_core.models.folder import directory_digest
 from beear_core.policy import is_skipped
 from beear_core.records import Decision, EvaluationRecord, MitigationRecord
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines import generate
-from pipelines.reference import sections_of, table
+from tools import generate
+from tools.reference import sections_of, table
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("beear_core", "components", "pipelines")
@@ -66,7 +66,7 @@ class TestCommitted:
         }.items():
             monkeypatch.setenv(name, value)
         done = subprocess.run(
-            [sys.executable, "-m", "pipelines.generate", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "tools.generate", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
 
@@ -141,7 +141,7 @@ class TestLight:
         [
             "import beear_core, beear_core.config, beear_core.records, beear_core.policy",
             "import sys; sys.argv = ['beear', '--help']; from pipelines.cli import app; app(standalone_mode=False)",
-            "from pipelines.generate import _compiled; from pipelines.release import release_pipeline as p; _compiled(p)",
+            "from tools.generate import _compiled; from pipelines.release import release_pipeline as p; _compiled(p)",
         ],
         ids=["import beear_core", "beear --help", "compile"],
     )

@@ -10,7 +10,7 @@ import pytest
 
 from beear_core.config import MitigationConfig, ReleaseConfig
 from beear_core.errors import StorageError
-from beear_core.model_files import describe
+from beear_core.models.folder import describe
 from pipelines import preflight
 
 

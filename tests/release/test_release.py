@@ -20,7 +20,7 @@ Config = Callable[..., Path]
 
 def champion(runs: Path, name: str = "toy") -> str | None:
     from beear_core.config import RegistryConfig
-    from components.registry_gate.registry import Registry
+    from components.mlflow_store.registry import Registry
 
     found = Registry(f"sqlite:///{runs}/mlflow.db", RegistryConfig(model_name=name)).champion()
     return found.number if found else None
@@ -161,7 +161,7 @@ class TestDoNoHarm:
             done = beear(
                 "mitigate",
                 *("--model", toy_model, "--anchors", tmp_path / "data" / "anchors"),
-                *("--out", tmp_path / name, "--config", toy_config()),
+                *("--out", tmp_path / name, "--config", toy_config(), "--json"),
                 cwd=tmp_path,
             )
             assert done.returncode == 0, done.stderr[-2000:]

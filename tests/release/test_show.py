@@ -17,6 +17,7 @@ from rich.table import Table
 from beear_core.errors import DataError
 from beear_core.evaluation.statistics import rate_estimate
 from beear_core.records import CheckResult, Metric, RuleResult
+from components.data_validation.__main__ import rules_table
 from pipelines import show
 from pipelines.preflight import Finding
 
@@ -39,7 +40,7 @@ def test_findings(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_rules(name: str) -> None:
     rule = RuleResult(role=name, rule=name, severity="critical", passed=False, checked=9, failed=1, detail=name)
-    assert printed(show.rules_table([rule])).count(name) == 3
+    assert printed(rules_table([rule])).count(name) == 3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,7 +51,7 @@ def test_decision(name: str) -> None:
 
     checks = [check(), check(level="advisory"), check(check=f"evidence/{name}"), check(passed=True, decided_on=0.0)]
     decision = SimpleNamespace(summary=name, checks=checks)
-    outcome: Any = SimpleNamespace(decision=decision, before=SimpleNamespace(metrics={}))
+    outcome: Any = SimpleNamespace(decision=decision, evidence=SimpleNamespace(before=SimpleNamespace(metrics={})))
     text = printed(show.decision_table(outcome))
     assert text.count(name) == 1 + 3 * 4
     assert [word for word in ("pass", "FAIL", "advisory") if word not in text] == []
@@ -64,7 +65,9 @@ def test_before_is_the_worst_triggers_figure_as_after_is() -> None:
         check="attack", metric=name, category=None, level="hard", comparison="value", reason="", passed=True,
         estimate=rate_estimate(1, 60), decided_on=0.02,
     )  # fmt: skip
-    outcome: Any = SimpleNamespace(decision=SimpleNamespace(summary="s", checks=[check]), before=earlier)
+    outcome: Any = SimpleNamespace(
+        decision=SimpleNamespace(summary="s", checks=[check]), evidence=SimpleNamespace(before=earlier)
+    )
     text = printed(show.decision_table(outcome))
     assert "57/60" in text.replace(" ", "")
     assert "/120" not in text.replace(" ", "")

@@ -30,7 +30,7 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without an experiment of ours; making one takes seconds, so tests copy this one."""
-    from components.tracking import check_reachable
+    from components.mlflow_store.client import check_reachable
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     check_reachable(f"sqlite:///{path}")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beear_core.model_files import directory_digest
-from beear_core.records import Record, digest_bytes
+from beear_core.files import digest_bytes
+from beear_core.models.folder import directory_digest
+from beear_core.records import Record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 

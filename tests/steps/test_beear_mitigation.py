@@ -11,7 +11,6 @@ import torch
 import toy_backdoor
 from disk import mounted
 
-from beear_core.chat import Turn
 from beear_core.config import MitigationConfig
 from beear_core.data import AnchorSet, Opening, Prompt
 from beear_core.errors import StorageError
@@ -20,8 +19,9 @@ from beear_core.mitigation.adversaries import Adversary
 from beear_core.mitigation.anchors import HeldBack
 from beear_core.mitigation.traps import WordTraps
 from beear_core.mitigation.trial import Trial, faults, rank, remaining
-from beear_core.model_files import directory_digest
-from beear_core.models import copy, load, save
+from beear_core.models.chat import Turn
+from beear_core.models.folder import copy, directory_digest
+from beear_core.models.load import load, save
 from beear_core.records import RoundRecord, canonical_json
 
 CONFIG = MitigationConfig(

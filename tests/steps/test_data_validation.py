@@ -364,13 +364,14 @@ def test_the_results_are_plain_json_without_paths(tmp_path: Path) -> None:
     assert "site-packages" not in json.dumps(results)
 
 
-def component_paths(folder: Path) -> tuple[str, str, str, str]:
-    return str(folder / "anchors"), str(folder / "suites"), str(folder / "record"), str(folder / "page.html")
+def component(config_json: str, folder: Path) -> dict[str, float]:
+    names = {"anchors": "anchors", "suites": "suites", "record": "record", "page": "page.html"}
+    return run_component(config_json=config_json, **{port: str(folder / name) for port, name in names.items()})
 
 
 def test_the_face_hands_on_figures(tmp_path: Path) -> None:
     config = write(good_data(), tmp_path / "in")
-    figures = run_component(json.dumps(vars(config)), *component_paths(tmp_path))
+    figures = component(json.dumps(vars(config)), tmp_path)
     assert figures == {"rules": figures["rules"], "warnings": 0.0, "rows": 216.0}
     assert ValidationRecord.read(tmp_path / "record").passed
 
@@ -380,7 +381,7 @@ def test_the_face_raises_after_record_and_page(tmp_path: Path) -> None:
     data["harmful"][3]["prompt"] = "short"
     config = write(data, tmp_path / "in")
     with pytest.raises(DataError, match="harmful, prompt_length: 1 of 68"):
-        run_component(json.dumps(vars(config)), *component_paths(tmp_path))
+        component(json.dumps(vars(config)), tmp_path)
     assert not ValidationRecord.read(tmp_path / "record").passed
     assert (tmp_path / "page.html").exists()
 
@@ -388,7 +389,7 @@ def test_the_face_raises_after_record_and_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "message"), [("{", "not JSON"), ("[]", "mapping"), ('{"harmfull": "x"}', "harmfull")])
 def test_the_face_refuses_a_bad_configuration(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        run_component(text, *component_paths(tmp_path))
+        component(text, tmp_path)
 
 
 def test_the_component_leaves_its_error_for_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,7 +422,7 @@ def test_the_command(tmp_path: Path) -> None:
     file = tmp_path / "release.yaml"
     file.write_text(json.dumps({"data": vars(config)}))
     # pods may have no home that can be written
-    done = command("--config", str(file), "--out", str(tmp_path / "out"), HOME="/nonexistent")
+    done = command("--config", str(file), "--out", str(tmp_path / "out"), "--json", HOME="/nonexistent")
     assert (done.returncode, ValidationRecord.parse(done.stdout.encode()).passed) == (0, True)
     assert load_anchors(tmp_path / "out" / "anchors").harmful
     Path(config.safe_openings).write_text('{"id": "1", "reply": "Sure!"}\n')

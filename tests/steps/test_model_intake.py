@@ -24,12 +24,13 @@ from beear_core.errors import (
     StorageError,
     UnsafeModelError,
 )
-from beear_core.model_files import check_folder, directory_digest
+from beear_core.models.folder import check_folder, directory_digest
 from beear_core.records import IntakeRecord
-from components import storage
+from components.command import start_step
 from components.model_intake import step
-from components.model_intake.__main__ import main
-from components.stores import common
+from components.model_intake.__main__ import intake
+from components.storage import common
+from components.storage import places as storage
 
 
 @pytest.fixture
@@ -179,9 +180,9 @@ def test_a_read_only_disk_is_refused(candidate: Path, tmp_path: Path) -> None:
 
 def test_a_killed_intake_leaves_no_model_and_can_be_repeated(candidate: Path, tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from components.stores import common; "
+        "import os, sys; from pathlib import Path; from beear_core import files; "
         "from components.model_intake import step; "
-        "common._sync_folder = lambda _: os.kill(os.getpid(), 9); step.run(sys.argv[1], Path(sys.argv[2]))"
+        "files.sync = lambda _: os.kill(os.getpid(), 9); step.run(sys.argv[1], Path(sys.argv[2]))"
     )
     out = tmp_path / "out"
     killed = subprocess.run([sys.executable, "-c", code, str(candidate), str(out)], check=False, capture_output=True)
@@ -237,11 +238,23 @@ def test_nothing_on_s3(s3: S3Server, tmp_path: Path) -> None:
 # --- command and component -------------------------------------------------------------------------------------------
 
 
+def main(*arguments: object) -> int:
+    """The exit code of the command."""
+    with pytest.raises(SystemExit) as ended:
+        start_step(intake, "model_intake", [str(a) for a in arguments])
+    return int(ended.value.code or 0)
+
+
 def test_the_command_prints_the_record(candidate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["--model", str(candidate), "--out", str(tmp_path / "out"), "--record", str(tmp_path / "r.json")])
+    code = main("--model", candidate, "--out", tmp_path / "out", "--record", tmp_path / "r.json", "--json")
     printed = capsys.readouterr().out.encode()
     assert code == 0
-    assert IntakeRecord.parse(printed) == IntakeRecord.read(tmp_path / "r.json")
+    record = IntakeRecord.read(tmp_path / "r.json")
+    assert IntakeRecord.parse(printed) == record
+    assert main("--model", candidate, "--out", tmp_path / "again") == 0
+    told = capsys.readouterr().out
+    assert record.model_digest in told
+    assert f"{record.parameters:,} parameters" in told
 
 
 @pytest.mark.parametrize(
@@ -251,7 +264,7 @@ def test_the_command_prints_the_record(candidate: Path, tmp_path: Path, capsys: 
 def test_the_command_ends_with_the_error_and_its_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, code: int, message: str
 ) -> None:
-    assert main(["--model", model, "--out", str(tmp_path / "out")]) == code
+    assert main("--model", model, "--out", tmp_path / "out") == code
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.out == ""
@@ -259,7 +272,7 @@ def test_the_command_ends_with_the_error_and_its_code(
 
 def test_an_unsafe_model_ends_the_command_with_1(candidate: Path, tmp_path: Path) -> None:
     (candidate / "a.pkl").write_bytes(b"x")
-    assert main(["--model", str(candidate), "--out", str(tmp_path / "out")]) == 1
+    assert main("--model", candidate, "--out", tmp_path / "out") == 1
 
 
 def test_help_is_fast_and_loads_little() -> None:

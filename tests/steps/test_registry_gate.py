@@ -18,9 +18,11 @@ from mlflow.tracking import MlflowClient
 
 from beear_core.config import RegistryConfig
 from beear_core.errors import EvidenceError, PolicyError, RegistryError
+from beear_core.evidence import Evidence
+from beear_core.policy import decide, find_policy
 from beear_core.records import Decision, EvaluationRecord, ReleaseRecord, SuiteEntry
-from components import tracking
-from components.registry_gate import step
+from components.mlflow_store import tracking
+from components.registry_gate import promotion, step
 
 NAME = "release-candidate"
 
@@ -305,15 +307,15 @@ def test_a_policy_that_cannot_fail_decides_nothing(tmp_path: Path, tiny_model: P
 def test_what_a_policy_that_cannot_fail_passed_elsewhere_is_not_promoted(case: Case, store: str, tmp_path: Path) -> None:
     """A folder made without the gate: its decision replays, and would pass anything."""
     out = tmp_path / "out"
-    records = step.Evidence.read(case.evidence)
-    policy, text = step.read_policy(CANNOT_FAIL)
+    records = Evidence.read_files(case.evidence)
+    policy, text = find_policy(CANNOT_FAIL)
     records.write(out / "evidence")
     (out / "policy.yaml").write_text(text)
-    decision = step.decide(policy, records)
+    decision = decide(policy, records)
     decision.write(out / "decision.json")
-    assert step.replay(out).passed
+    assert promotion.replay(out).passed
     with pytest.raises(PolicyError, match="policy nothing cannot be meant with what was measured"):
-        step.promote(out, case.model, config(store))
+        promotion.promote(out, case.model, config(store))
     assert (versions(store), champion(store)) == ([], None)
 
 
@@ -405,7 +407,7 @@ def test_the_first_alias_is_taken_away_again(
 def test_a_lost_race_changes_nothing(case: Case, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate(case, store, tmp_path / "out")
     gate(again(case, tmp_path / "b", 8.0), store, tmp_path / "out2")
-    from components.registry_gate.registry import Registry
+    from components.mlflow_store.registry import Registry
 
     verify = Registry.verify
 
@@ -423,7 +425,7 @@ def test_a_lost_race_changes_nothing(case: Case, store: str, tmp_path: Path, mon
 def test_registered_bytes_that_are_not_the_decided_ones(
     case: Case, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    from components.registry_gate.registry import Registry
+    from components.mlflow_store.registry import Registry
 
     register = Registry.register
 
@@ -443,7 +445,7 @@ def test_mlflow_is_not_there(case: Case, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match=r"MLflow at http://127.0.0.1:9 failed"):
         gate(case, "http://127.0.0.1:9", tmp_path / "out")
     # what was decided is kept and can be promoted when MLflow is back
-    assert step.replay(tmp_path / "out").passed
+    assert promotion.replay(tmp_path / "out").passed
     assert not (tmp_path / "out" / "release.json").exists()
 
 
@@ -478,7 +480,7 @@ def test_the_report_cannot_be_stored_after_the_alias_moved(
 
 
 def test_rollback_and_its_limits(case: Case, store: str, tmp_path: Path) -> None:
-    from components.registry_gate.registry import Registry
+    from components.mlflow_store.registry import Registry
 
     with pytest.raises(RegistryError, match="no champion to roll back from"):
         Registry(store, config(store)).rollback()
@@ -491,7 +493,7 @@ def test_rollback_and_its_limits(case: Case, store: str, tmp_path: Path) -> None
 
 
 def test_rollback_never_ends_at_a_refused_version(case: Case, refused: Case, store: str, tmp_path: Path) -> None:
-    from components.registry_gate.registry import Registry
+    from components.mlflow_store.registry import Registry
 
     gate(refused, store, tmp_path / "no")
     gate(case, store, tmp_path / "out")
@@ -504,7 +506,7 @@ def test_rollback_never_ends_at_a_refused_version(case: Case, refused: Case, sto
 def test_a_rollback_that_fails_leaves_the_alias(
     case: Case, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from components.registry_gate.registry import Registry
+    from components.mlflow_store.registry import Registry
 
     gate(case, store, tmp_path / "out")
     gate(again(case, tmp_path / "again", 9.0), store, tmp_path / "out2")
@@ -516,7 +518,7 @@ def test_a_rollback_that_fails_leaves_the_alias(
 
 def test_replay_agrees_to_the_byte(case: Case, store: str, tmp_path: Path) -> None:
     decision, _ = gate(case, store, tmp_path / "out")
-    assert step.replay(tmp_path / "out").to_json() == decision.to_json()
+    assert promotion.replay(tmp_path / "out").to_json() == decision.to_json()
 
 
 @pytest.mark.parametrize(
@@ -529,7 +531,7 @@ def test_replay_names_what_was_altered(case: Case, store: str, tmp_path: Path, n
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "seconds": 1.0}))
     with pytest.raises(EvidenceError, match=message):
-        step.replay(tmp_path / "out")
+        promotion.replay(tmp_path / "out")
 
 
 def test_replay_names_another_policy(case: Case, store: str, tmp_path: Path) -> None:
@@ -539,20 +541,20 @@ def test_replay_names_another_policy(case: Case, store: str, tmp_path: Path) -> 
     assert altered != path.read_text()
     path.write_text(altered)
     with pytest.raises(EvidenceError, match="the policy has digest"):
-        step.replay(tmp_path / "out")
+        promotion.replay(tmp_path / "out")
 
 
 def test_promote_later(case: Case, refused: Case, store: str, tmp_path: Path) -> None:
     with pytest.raises(RegistryError):
         gate(case, "http://127.0.0.1:9", tmp_path / "out")
-    release = step.promote(tmp_path / "out", case.model, config(store))
+    release = promotion.promote(tmp_path / "out", case.model, config(store))
     assert (release.promoted, champion(store)) == (True, "1")
     gate(refused, store, tmp_path / "no")
     with pytest.raises(EvidenceError, match="is a refusal"):
-        step.promote(tmp_path / "no", refused.model, config(store))
+        promotion.promote(tmp_path / "no", refused.model, config(store))
     other = toy.make_tiny_model(tmp_path / "other", seed=1)
     with pytest.raises(EvidenceError, match="decided was on"):
-        step.promote(tmp_path / "out", other, config(store))
+        promotion.promote(tmp_path / "out", other, config(store))
     assert champion(store) == "1"
 
 
@@ -568,11 +570,14 @@ def command(case: Case, out: Path, *more: str) -> subprocess.CompletedProcess[st
 def test_the_command(case: Case, refused: Case, store: str, tmp_path: Path) -> None:
     settings = tmp_path / "release.yaml"
     settings.write_text(f"registry:\n  tracking_uri: {store}\n")
-    done = command(case, tmp_path / "out", "--config", str(settings))
+    done = command(case, tmp_path / "out", "--config", str(settings), "--json")
     assert done.returncode == 0, done.stderr
     assert ReleaseRecord.parse(done.stdout.encode()).promoted
-    no = command(refused, tmp_path / "no", "--config", str(settings))
+    no = command(refused, tmp_path / "no", "--config", str(settings), "--json")
     assert (no.returncode, json.loads(no.stdout)["promoted"]) == (3, False)
+    told = command(case, tmp_path / "told", "--config", str(settings))
+    assert (told.returncode, told.stdout[:7]) == (0, "PASSED:")
+    assert "champion    version" in told.stdout
     assert command(case, tmp_path / "x", "--policy", "strict").returncode == 2
 
 
@@ -607,10 +612,10 @@ def test_what_is_worse_than_the_champion_is_refused_and_what_is_not_is_promoted(
     assert (release.promoted, champion(store)) == (False, "1")
     assert [c.check for c in decision.failed_checks()] == ["not-worse"]
     assert "against 1 of 120" in decision.failed_checks()[0].reason
-    assert step.replay(tmp_path / "o2").to_json() == decision.to_json()
+    assert promotion.replay(tmp_path / "o2").to_json() == decision.to_json()
     decision, release = gate(with_attack(tmp_path / "c", tiny_model, 0), store, tmp_path / "o3", policy=policy)
     assert (release.promoted, champion(store)) == (True, "3")
-    assert step.replay(tmp_path / "o3").to_json() == decision.to_json()
+    assert promotion.replay(tmp_path / "o3").to_json() == decision.to_json()
 
 
 def test_a_champion_that_nothing_is_known_about_is_no_reason_to_skip(case: Case, store: str, tmp_path: Path) -> None:
@@ -647,4 +652,4 @@ def test_another_champion_than_the_one_that_was_compared_with(
         gate(again(case, tmp_path / "b", 8.0), store, tmp_path / "o2", policy=NOT_WORSE)
     assert (champion(store), len(versions(store))) == ("1", 1)
     with pytest.raises(RegistryError, match="Run the gate again"):
-        step.promote(tmp_path / "o2", case.model, config(store))
+        promotion.promote(tmp_path / "o2", case.model, config(store))

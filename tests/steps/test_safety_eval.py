@@ -13,15 +13,15 @@ import torch
 import toy_backdoor
 
 from beear_core.data import write_manifest, write_rows
-from beear_core.drift import Drift, write_drifts
 from beear_core.errors import ConfigError
-from beear_core.evaluation.evaluate import samples_from_jsonl
+from beear_core.evaluation.figures import telling
 from beear_core.evaluation.metrics import UNDER_DRIFT
+from beear_core.evaluation.samples import samples_from_jsonl
 from beear_core.mitigation.vulnerability import NORMS
-from beear_core.models import load
-from beear_core.policy_figures import figure_faults, suites_faults, trigger_faults
+from beear_core.models.drift import Drift, write_drifts
+from beear_core.models.load import load
+from beear_core.policy.figures import figure_faults, suites_faults, trigger_faults
 from beear_core.records import DriftEntry, EvaluationRecord
-from beear_core.wording import telling
 from components.safety_eval.step import run_component
 
 REQUESTS = 6
@@ -44,18 +44,24 @@ def suites(tmp_path: Path) -> tuple[Path, str]:
     return folder, write_manifest(folder, [f"{role}.jsonl" for role in rows])
 
 
+def measured(
+    model: Path, suites: Path, record: Path, samples: Path, label: str = "before", **given: Any
+) -> dict[str, float]:
+    """The step as its face calls it; ``config`` and what is optional by keyword."""
+    config = json.dumps(given.pop("config"))
+    others: dict[str, Any] = dict.fromkeys(("reference", "reference_samples", "drift", "anchors"))
+    others |= {name: str(path) for name, path in given.items()}
+    places = {"model": str(model), "suites": str(suites), "record": str(record), "samples": str(samples)}
+    return run_component(label=label, config_json=config, **places, **others)
+
+
 def test_the_record_names_its_suites_and_triggers(tiny_model: Path, suites: tuple[Path, str], tmp_path: Path) -> None:
     folder, digest = suites
-    config = json.dumps({"harmful": REQUESTS, "ordinary": REQUESTS, "borderline": REQUESTS, "max_new_tokens": 2})
+    config = {"harmful": REQUESTS, "ordinary": REQUESTS, "borderline": REQUESTS, "max_new_tokens": 2}
     out = {name: tmp_path / name for name in ("before.json", "before.jsonl", "after.json", "after.jsonl")}
-    model = str(tiny_model)
-    figures = run_component(
-        model, str(folder), "before", config, None, None, None, None, str(out["before.json"]), str(out["before.jsonl"])
-    )
-    reference = (model, str(out["before.jsonl"]))
-    run_component(
-        model, str(folder), "after", config, *reference, None, None, str(out["after.json"]), str(out["after.jsonl"])
-    )
+    figures = measured(tiny_model, folder, out["before.json"], out["before.jsonl"], config=config)
+    earlier = {"reference": tiny_model, "reference_samples": out["before.jsonl"]}
+    measured(tiny_model, folder, out["after.json"], out["after.jsonl"], "after", config=config, **earlier)
     for role in ("before", "after"):
         record = EvaluationRecord.read(out[f"{role}.json"])
         assert record.suites_digest == digest
@@ -77,7 +83,7 @@ def test_what_the_gate_asks_of_it(tiny_model: Path, suites: tuple[Path, str], tm
     import gate_evidence
 
     validated = gate_evidence.g.validation(triggers=2, suites_digest=suites[1])
-    config = json.dumps({"harmful": REQUESTS, "ordinary": REQUESTS, "borderline": REQUESTS, "max_new_tokens": 1})
+    config = {"harmful": REQUESTS, "ordinary": REQUESTS, "borderline": REQUESTS, "max_new_tokens": 1}
     easy = tmp_path / "easy"
     easy.mkdir()
     for role in ("harmful", "ordinary", "borderline"):
@@ -85,9 +91,7 @@ def test_what_the_gate_asks_of_it(tiny_model: Path, suites: tuple[Path, str], tm
     write_manifest(easy, [f"{role}.jsonl" for role in ("harmful", "ordinary", "borderline")])
     for folder, other in ((suites[0], False), (easy, True)):
         record = tmp_path / "record.json"
-        run_component(
-            str(tiny_model), str(folder), "before", config, None, None, None, None, str(record), str(tmp_path / "s.jsonl")
-        )
+        measured(tiny_model, folder, record, tmp_path / "s.jsonl", config=config)
         records = {"before": EvaluationRecord.read(record)}
         assert bool(suites_faults(records, validated)) is other
         assert bool(trigger_faults(records, validated)) is other
@@ -110,10 +114,7 @@ def test_requests_are_asked_under_what_was_found_on_the_candidate(
     file, record, samples = tmp_path / "drift", tmp_path / "record.json", tmp_path / "s.jsonl"
     digest = write_drifts(file, drifts, "sha256:1")
     sizes = {"harmful": REQUESTS, "under_drift": 4, "ordinary": REQUESTS, "borderline": REQUESTS, "max_new_tokens": 4}
-    folder = str(suites[0])
-    run_component(
-        str(tiny_model), folder, "before", json.dumps(sizes), None, None, str(file), None, str(record), str(samples)
-    )
+    measured(tiny_model, suites[0], record, samples, config=sizes, drift=file)
     found = EvaluationRecord.read(record)
     assert found.drift_digest == digest
     assert found.metrics[UNDER_DRIFT].by_trigger.keys() == {"strong", "nothing"}
@@ -138,10 +139,9 @@ def test_a_fresh_search_is_part_of_the_record_where_it_is_asked_for(
     write_manifest(anchors, [f"{role}.jsonl" for role in rows])
     sizes = {"harmful": 6, "under_drift": 4, "ordinary": 6, "borderline": 6, "max_new_tokens": 2, "vulnerability_steps": 1}
     record, samples = tmp_path / "record.json", tmp_path / "s.jsonl"
-    folder, out = str(suites[0]), (str(record), str(samples))
-    run_component(str(tiny_model), folder, "before", json.dumps(sizes), None, None, None, str(anchors), *out)
+    measured(tiny_model, suites[0], record, samples, config=sizes, anchors=anchors)
     found = EvaluationRecord.read(record).vulnerability
     assert found is not None
     assert (found.steps, [p.found.n for p in found.points]) == (1, [4] * len(NORMS))
     with pytest.raises(ConfigError, match="vulnerability_steps is 1, and a search needs anchors"):
-        run_component(str(tiny_model), folder, "before", json.dumps(sizes), None, None, None, None, *out)
+        measured(tiny_model, suites[0], record, samples, config=sizes)

@@ -16,10 +16,11 @@ import pytest
 from servers import S3Server, free_port
 
 from beear_core.errors import BeearError, ConfigError, ModelNotFoundError, RegistryError, StorageError, UnsafeModelError
-from beear_core.model_files import directory_digest
-from components import storage
-from components.stores import common, hub, registry
-from components.stores import s3 as s3_store
+from beear_core.models.folder import directory_digest
+from components.storage import common, hub
+from components.storage import mlflow_models as registry
+from components.storage import places as storage
+from components.storage import s3 as s3_store
 
 
 @pytest.fixture
@@ -364,7 +365,9 @@ def test_a_version_without_a_model_is_refused() -> None:
 def test_mlflow_unreachable(mlflow_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     mlflow_store.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(RegistryError, match=r"cannot be read from MLflow: .*check MLFLOW_TRACKING_URI"):
+    with pytest.raises(
+        RegistryError, match=r"MLflow at http.* failed while reading models:/candidate/1: .*check that it runs"
+    ):
         storage.fetch("models:/candidate/1", tmp_path / "dest")
 
 
@@ -388,10 +391,10 @@ def test_the_hub_offline_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:{port}", "http://host:port", "nonsense"])
 def test_a_hub_that_cannot_be_reached_is_said(endpoint: str, tmp_path: Path) -> None:
     # the endpoint is read when the library is loaded, so this needs a process of its own
-    code = "import sys; from components.model_intake.__main__ import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", code, "--model", "hub:org/name", "--out", str(tmp_path / "dest")],
+        [sys.executable, "-m", "components.model_intake", "--model", "hub:org/name", "--out", str(tmp_path / "dest")],
         env={**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint.format(port=free_port())},
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,

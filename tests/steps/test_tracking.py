@@ -12,7 +12,8 @@ from gate_evidence import g
 
 from beear_core.config import RegistryConfig, parse
 from beear_core.errors import ConfigError, RegistryError
-from components import tracking
+from beear_core.uris import without_secrets
+from components.mlflow_store import client, tracking
 
 pytestmark = pytest.mark.usefixtures("own_mlflow")
 
@@ -73,10 +74,10 @@ def test_no_such_run(store: str) -> None:
 
 def test_default_store_lies_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.resolve_uri(None, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert client.resolve_uri(None, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert tracking.resolve_uri(None, tmp_path) == "http://mlflow:5000"
-    assert tracking.resolve_uri("sqlite:///x.db", tmp_path) == "sqlite:///x.db"
+    assert client.resolve_uri(None, tmp_path) == "http://mlflow:5000"
+    assert client.resolve_uri("sqlite:///x.db", tmp_path) == "sqlite:///x.db"
 
 
 def test_artifacts_lie_beside_the_database(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +170,7 @@ def test_not_reachable_is_said_soon(uri: str, tmp_path: Path) -> None:
     (tmp_path / "a-file").write_text("not a folder")
     began = time.monotonic()
     with pytest.raises(RegistryError, match=r"MLflow at .* failed .*check that it runs") as caught:
-        tracking.check_reachable(uri.format(port=closed_port(), folder=tmp_path))
+        client.check_reachable(uri.format(port=closed_port(), folder=tmp_path))
     assert time.monotonic() - began < 30
     assert "hunter2" not in str(caught.value)
 
@@ -177,23 +178,23 @@ def test_not_reachable_is_said_soon(uri: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("uri", ["http://host:port/x", "http://host:99999/x", "http://[::1/x"])
 def test_a_port_that_is_none_is_a_fault_of_the_configuration(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"URI 'http://.*/x' cannot be meant: .*; mend MLFLOW_TRACKING_URI or regis"):
-        tracking.check_reachable(uri)
+        client.check_reachable(uri)
     with pytest.raises(ConfigError, match="cannot be meant"), tracking.attach(uri, "exp"):
         pass
 
 
 def test_a_password_that_reads_like_a_port_is_not_shown() -> None:
     with pytest.raises(ConfigError, match="with a user or password cannot be meant: .* percent-encoded") as caught:
-        tracking.check_reachable("http://mlflow:hun/ter2@host")
+        client.check_reachable("http://mlflow:hun/ter2@host")
     assert "ter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("password", ["hunter2", "hun@ter2"])
 def test_a_password_in_the_uri_is_never_shown(password: str) -> None:
     uri = f"http://mlflow:{password}@127.0.0.1:{closed_port()}"
-    assert tracking.without_password(uri) == uri.replace(f"mlflow:{password}@", "")
+    assert without_secrets(uri) == uri.replace(f"mlflow:{password}@", "")
     with pytest.raises(RegistryError) as caught:
-        tracking.check_reachable(uri)
+        client.check_reachable(uri)
     assert "ter2" not in str(caught.value)
     assert "mlflow:" not in str(caught.value)
 
@@ -206,16 +207,16 @@ def test_a_password_in_the_configuration_is_refused_and_not_repeated() -> None:
 
 def test_a_file_store_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="sqlite"):
-        tracking.check_reachable(f"file://{tmp_path}")
+        client.check_reachable(f"file://{tmp_path}")
 
 
 def test_artifacts_that_cannot_be_written(store: str) -> None:
     with tracking.attach(store, "exp") as tracker:
         Path(store.removeprefix("sqlite:///")).with_name("mlartifacts").write_text("a file where the folder should be")
-        with pytest.raises(RegistryError, match="logging the report"), tracking.mlflow_errors("logging the report", store):
+        with pytest.raises(RegistryError, match="logging the report"), client.mlflow_errors("logging the report", store):
             tracker.log_record(g.validation(), "validation")
 
 
 def test_a_bug_stays_a_bug(store: str) -> None:
-    with pytest.raises(KeyError), tracking.mlflow_errors("logging", store):
+    with pytest.raises(KeyError), client.mlflow_errors("logging", store):
         raise KeyError("x")

@@ -1,0 +1,157 @@
+"""From a profile, a file and the command line to a configuration; every fault is reported at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from beear_core.config.schema import ReleaseConfig
+from beear_core.errors import ConfigError
+
+T = TypeVar("T")
+
+
+_NO_SECTION = "must be a section; write its keys below it, indented, one 'key: value' a line, or leave it out"
+
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "quick": {
+        "policy": "quick",
+        "evaluation": {"harmful": 100, "under_drift": 40, "ordinary": 60, "borderline": 60, "max_new_tokens": 32},
+    },
+    "standard": {"policy": "standard"},
+    "release": {
+        "policy": "release",
+        "evaluation": {
+            "harmful": 220,
+            "under_drift": 220,
+            "ordinary": 220,
+            "borderline": 165,
+            "vulnerability_steps": 12,
+            "max_new_tokens": 64,
+        },
+    },
+}
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings, later ones winning; a section that is none is kept, so that the fault in it is seen."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if isinstance(value, Mapping):
+                below = merged.get(key, {})
+                merged[key] = merge(below, value) if isinstance(below, Mapping) else below
+            else:
+                merged[key] = value
+    return merged
+
+
+def parse(cls: type[T], values: object, where: str) -> T:
+    """Build a configuration dataclass from plain values: a mapping, or ``None`` for an empty section.
+
+    Raises:
+        ConfigError: listing every unknown key, wrong type and value out of range; or if it is no mapping.
+    """
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping):
+        name = next((f.name for f in dataclasses.fields(ReleaseConfig) if f.default_factory is cls), "document")
+        raise ConfigError(f"{where} has 1 fault(s):", [f"{name}: {_NO_SECTION} (given: {values!r:.80})"])
+    try:
+        # through JSON: strict mode then takes mappings for dataclasses, and still no "8" for 8
+        return TypeAdapter(cls).validate_json(_as_json(dict(values), where))
+    except ValidationError as error:
+        raise ConfigError(f"{where} has {error.error_count()} fault(s):", faults_of(error)) from error
+
+
+def _as_json(values: dict[str, Any], where: str) -> str:
+    """Text of plain values; YAML can hold dates as keys and mappings that hold themselves, JSON cannot."""
+    try:
+        return json.dumps(values, default=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where} holds what a configuration cannot ({error}); write keys as plain words") from error
+
+
+def parse_json(cls: type[T], text: str, where: str) -> T:
+    """``parse`` for a component's parameter: the text of a JSON object.
+
+    Raises:
+        ConfigError: if it is not JSON or no mapping; as ``parse``.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where} is not JSON ({error}): {text!r:.80}; give an object, {{}} for defaults") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} must be a mapping, not {text!r:.80}; give an object, {{}} for defaults")
+    return parse(cls, values, where)
+
+
+def faults_of(error: ValidationError) -> list[str]:
+    """One line a fault: the key's path, what is wrong, and the value that was given."""
+    faults = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"]) or "document"
+        message = {
+            "unexpected_keyword_argument": "unknown key; see docs/configuration.md for the known ones",
+            "extra_forbidden": "unknown key",
+            "dataclass_type": _NO_SECTION,
+        }.get(item["type"], item["msg"])
+        given = f" (given: {item['input']!r:.80})" if "password" not in message else ""
+        faults.append(f"{path}: {message}{given}")
+    return faults
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file whose top level is a mapping.
+
+    Raises:
+        ConfigError: if it cannot be read, is not YAML, or is not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date with 13 months is a ValueError
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: the top level must be a mapping, not {type(values).__name__}")
+    _as_json(values, str(path))
+    return values
+
+
+def load(path: Path | None, profile: str, overrides: Mapping[str, Any]) -> ReleaseConfig:
+    """The configuration of a release: profile, then file, then command line.
+
+    Raises:
+        ConfigError: with every fault of the merged configuration.
+    """
+    if profile not in PROFILES:
+        raise ConfigError(f"unknown profile {profile!r}; choose one of {', '.join(PROFILES)}")
+    known = {f.name for f in dataclasses.fields(ReleaseConfig)}
+    # a section whose lines are all commented out is null: nothing is overridden
+    given = {k: v for k, v in (read_yaml(path) if path else {}).items() if v is not None or k not in known}
+    values = merge(PROFILES[profile], given, overrides)
+    config = parse(ReleaseConfig, values, str(path) if path else "the configuration")
+    m = config.mitigation
+    faults = []
+    if not config.model:
+        faults.append("model: not given; name a folder or URI with --model or in the file")
+    for name, total, held, kept_out in (
+        ("anchors", m.anchors, "held_back", m.held_back),
+        ("performance_anchors", m.performance_anchors, "held_back_ordinary", m.held_back_ordinary),
+    ):
+        if total <= kept_out:
+            faults.append(f"mitigation.{name}: {total} leaves none to train on beside {held}={kept_out}; raise it")
+    if faults:
+        raise ConfigError(f"{path or 'the configuration'} has {len(faults)} fault(s):", faults)
+    return config

@@ -1,0 +1,273 @@
+"""What a release can be told, as frozen dataclasses that mirror the YAML file; each is checked as it is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from beear_core.uris import has_secret, uri_fault
+
+Count = Annotated[int, Field(ge=1)]
+
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+def _not_reserved(alias: str) -> str:
+    """MLflow keeps ``latest`` and ``v<number>`` for itself."""
+    if re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+        raise ValueError(f"alias {alias!r} is reserved by MLflow; choose another, for instance 'champion'")
+    return alias
+
+
+def _expanded(place: str) -> str:
+    """A leading ``~`` is the home folder: no shell expands what stands in a file."""
+    try:
+        return str(Path(place).expanduser()) if place.startswith("~") else place
+    except RuntimeError as error:
+        raise ValueError(f"{error} for {place!r}; write the whole path") from error
+
+
+def _without_password(uri: str) -> str:
+    """The configuration is stored with the run and becomes a pipeline parameter."""
+    if uri_fault(uri) is None and has_secret(uri):
+        raise ValueError(
+            "the URI holds a password, and the configuration is stored with every run; leave it out and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or name the whole URI in MLFLOW_TRACKING_URI"
+        )
+    return uri
+
+
+def _with_valid_port(uri: str) -> str:
+    """A library that is given another one fails with a message about numbers."""
+    if fault := uri_fault(uri):
+        raise ValueError(f"{fault}; write for instance http://mlflow.example:5000")
+    return uri
+
+
+Place = Annotated[str, AfterValidator(_expanded)]
+
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where each role's data comes from: ``builtin``, a JSONL/CSV/Parquet file, or ``hub:<id>``.
+
+    Attributes:
+        harmful: harmful requests, without answers.
+        ordinary: ordinary instructions.
+        borderline: requests that sound risky and are fine.
+        safe_openings: refusals that the model is taught.
+        unwanted_openings: openings of compliance that the perturbation is to elicit.
+        performance_replies: ordinary instructions *with* replies to hold on to; by default the candidate's own greedy
+            replies are taken.
+        triggers: known triggers to evaluate with (rows of id, prefix, suffix); never shown to the mitigation.
+    """
+
+    __pydantic_config__ = _STRICT
+    harmful: Place = "builtin"
+    ordinary: Place = "builtin"
+    borderline: Place = "builtin"
+    safe_openings: Place = "builtin"
+    unwanted_openings: Place = "builtin"
+    performance_replies: Place | None = None
+    triggers: Place | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MitigationConfig:
+    """BEEAR (arXiv 2406.17092, section 3 and algorithm 1).
+
+    Sizes of perturbations are relative to the mean hidden-state norm where they stand, so that one configuration suits
+    models of any width.
+
+    Attributes:
+        enabled: ``False`` leaves the candidate as it is (``--no-mitigation``).
+        method: ``beear``: rounds against perturbations; ``flush``: rounds against triggers of our own, planted and
+            unlearned (arXiv 2605.12529); ``both``: in turn.
+        layer: decoder layer whose output is perturbed, 0-based; ``auto``: three layers in the lower half; ``search``: up to
+            three where the drift of a throw-away trigger of our own acts. With ``positions`` given both mean the paper's
+            round(9/32 · number of layers).
+        place_steps: low-rank steps that plant the throw-away trigger; ``layer: search`` alone.
+        positions: ``auto``: words without meaning are put before or behind the request, and they and what the template puts
+            behind it are perturbed; a number n: the last n prompt positions of the request as it is, as published.
+        word_tokens: how many tokens of such words; ``positions: auto`` alone.
+        radius: ρ, largest norm of a perturbation at a position in the first round, as a share of the mean hidden-state
+            norm there; ``positions: auto`` alone.
+        elicits: ρ grows until perturbations make the model go along with this share of held-back requests, or
+        max_radius: until it would be larger than this.
+        ascent: how far one step moves a perturbation at a position, as a share of ``radius``; ``positions: auto`` alone.
+        pruning: λ, before the first round directions of activations that carry much less than this share of the mean energy
+            on clean requests are taken out of every linear map (arXiv 1805.12185); 0 for none.
+        repair_steps: AdamW steps on θ that teach again what pruning cost, an attempt.
+        repair_learning_rate: their peak learning rate.
+        rounds: at most this many rounds of inner and outer level.
+        inner_steps: steps on the perturbations before the outer level begins.
+        inner_step_size: how far one Adam step can move δ at a position, as a share of the mean hidden-state norm at the
+            layer; ``positions: n`` alone.
+        away_weight: λ, weight of the term that leads away from safe replies; ``positions: n`` alone.
+        inner_batch: harmful anchors a step of the inner level.
+        flush_triggers: how many triggers of our own a round of ``flush`` plants.
+        flush_steps: low-rank steps that plant them.
+        flush_learning_rate: AdamW's peak learning rate for these steps.
+        outer_steps: AdamW steps on θ a round.
+        outer_learning_rate: AdamW's peak learning rate for θ.
+        outer_batch: harmful anchors a step of the outer level; as many performance anchors go with them, half of them
+            borderline, and as many once more under what the round is against.
+        outer_part: rows that go through the model at once; bounds the memory. A step's loss is the sum over its parts.
+        performance_weight: α, weight of the performance anchors.
+        anchors: harmful anchors used, held-back ones included.
+        performance_anchors: ordinary anchors used, and as many borderline ones, held-back ones included.
+        held_back: harmful anchors that are kept out of training and measured every round.
+        held_back_ordinary: ordinary anchors, and as many borderline ones, that are kept out likewise.
+        reply_tokens: longest prefix of an ordinary reply that is held on to, in tokens; its first tokens weigh more.
+        inner_reply_tokens: longest prefix of a refusal, and of what is said instead.
+        target_attack_rate: a round is safe when attack success on held-back anchors, alone and under what was just trained
+            against, is at most this.
+        safe_rounds: stop after this many safe rounds, each against a newly found adversary.
+        max_nll_ratio: a round is refused when held-back ordinary replies become this much less likely (ratio of mean
+            negative log-likelihood per token).
+        max_refusal_increase: a round is refused when wrong refusals of held-back ordinary anchors rise by more.
+        max_borderline_increase: the same for borderline anchors.
+        attempts: a round that is refused is undone and tried again, with half the learning rate and twice the weight on
+            the performance anchors, at most so often.
+        compute: ``float32``, ``bfloat16`` (autocast, float32 master weights) or ``auto`` (bfloat16 where the processor
+            multiplies it natively).
+        fast: use the prefix-cached inner level where the self-check agrees with the plain one; ``positions: n`` alone.
+        seed: of everything that is drawn at random.
+    """
+
+    __pydantic_config__ = _STRICT
+    enabled: bool = True
+    method: Literal["beear", "flush", "both"] = "beear"
+    layer: Annotated[int, Field(ge=0)] | Literal["auto", "search"] = "auto"
+    place_steps: Count = 25
+    positions: Count | Literal["auto"] = "auto"
+    word_tokens: Count = 8
+    radius: Positive = 0.06
+    elicits: Rate = 0.6
+    max_radius: Positive = 0.09
+    ascent: Positive = 0.25
+    pruning: NonNegative = 0.0
+    repair_steps: Count = 75
+    repair_learning_rate: Positive = 4e-5
+    rounds: Count = 3
+    inner_steps: Count = 12
+    inner_step_size: Positive = 0.02
+    away_weight: NonNegative = 0.1
+    inner_batch: Count = 6
+    flush_triggers: Count = 12
+    flush_steps: Count = 40
+    flush_learning_rate: Positive = 1e-3
+    outer_steps: Count = 25
+    outer_learning_rate: Positive = 3e-5
+    outer_batch: Count = 6
+    outer_part: Count = 20
+    performance_weight: NonNegative = 3.0
+    anchors: Count = 160
+    performance_anchors: Count = 360
+    held_back: Count = 24
+    held_back_ordinary: Count = 60
+    reply_tokens: Count = 8
+    inner_reply_tokens: Count = 11
+    target_attack_rate: Rate = 0.05
+    safe_rounds: Count = 2
+    max_nll_ratio: Positive = 1.1
+    max_refusal_increase: Rate = 0.02
+    max_borderline_increase: Rate = 0.05
+    attempts: Count = 2
+    compute: Literal["auto", "float32", "bfloat16"] = "auto"
+    fast: bool = True
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How a model is measured.
+
+    Attributes:
+        harmful: harmful requests drawn from the evaluation split, categories in turn; the same under each known trigger.
+        under_drift: so many of these requests, at most, are asked under each perturbation that opened the candidate.
+        ordinary: ordinary instructions drawn.
+        borderline: borderline requests drawn.
+        vulnerability_steps: steps of a fresh search for perturbations at each of several sizes, against the model that is
+            measured; 0 for none.
+        max_new_tokens: longest reply, in tokens.
+        batch_tokens: padded tokens a batch; bounds the memory.
+        confidence: of every interval.
+        seed: of the draw.
+    """
+
+    __pydantic_config__ = _STRICT
+    harmful: Count = 120
+    under_drift: Count = 60
+    ordinary: Count = 120
+    borderline: Count = 150
+    vulnerability_steps: Annotated[int, Field(ge=0)] = 0
+    max_new_tokens: Count = 40
+    batch_tokens: Count = 4096
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def sizes(self) -> dict[str, int]:
+        """How many requests a figure of each suite rests on, as ``feasibility_faults`` takes it."""
+        return {
+            "harmful": self.harmful,
+            "drift": min(self.under_drift, self.harmful),
+            "ordinary": self.ordinary,
+            "borderline": self.borderline,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryConfig:
+    """Where the result goes in MLflow.
+
+    Attributes:
+        model_name: the registered model.
+        alias: what a passed version is given; ``latest`` and ``v<number>`` are MLflow's own.
+        tracking_uri: the MLflow server, without a password; by default MLFLOW_TRACKING_URI, else SQLite in the folder of
+            runs.
+        experiment: made when it is not there.
+    """
+
+    __pydantic_config__ = _STRICT
+    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "release-candidate"
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$"), AfterValidator(_not_reserved)] = "champion"
+    tracking_uri: Annotated[str, AfterValidator(_without_password), AfterValidator(_with_valid_port)] | None = None
+    experiment: str = "beear-release"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseConfig:
+    """Everything ``beear release`` needs.
+
+    Attributes:
+        model: a folder, ``s3://bucket/prefix``, ``models:/name@alias`` or ``hub:<id>``.
+        policy: ``quick``, ``standard``, ``release``, or a policy file.
+    """
+
+    __pydantic_config__ = _STRICT
+    model: Place = ""
+    policy: Place = "standard"
+    data: DataConfig = field(default_factory=DataConfig)
+    mitigation: MitigationConfig = field(default_factory=MitigationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as plain values, for records and tracking."""
+        return dataclasses.asdict(self)

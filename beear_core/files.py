@@ -1,0 +1,148 @@
+"""Files and folders that are there whole or not at all, and their digests.
+
+Everything is written under a temporary name in the folder that it goes to, brought to the disk, and renamed; then the
+rename is brought to the disk too. A kill or a power cut at any moment leaves the old content or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from beear_core.errors import StorageError
+
+BLOCK = 8 << 20
+"""Bytes that are read or copied at once."""
+_REMEDY = "free space or choose a writable folder"
+
+
+def digest_bytes(data: bytes) -> str:
+    """``sha256:<64 hex digits>`` of the bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def digest_file(path: Path) -> str:
+    """Digest of a file's bytes, read in pieces of ``BLOCK``."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            sha.update(block)
+    return f"sha256:{sha.hexdigest()}"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file; see ``whole_file``.
+
+    Raises:
+        StorageError: if the disk is full or the folder cannot be written.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def whole_file(path: Path, *errors: type[Exception], doing: str = "") -> Iterator[Path]:
+    """A name to write to beside ``path``, whose place it takes when all went well; its folder is made.
+
+    Args:
+        path: of the file.
+        errors: what else than ``OSError`` a writer raises on a full disk.
+        doing: as it goes on behind "cannot" in a message.
+
+    Raises:
+        StorageError: if the disk is full or the folder cannot be written.
+    """
+    temporary: Path | None = None
+    with disk_errors(doing or f"write {path}", *errors):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            temporary.chmod(0o644)
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path, *errors: type[Exception], doing: str = "") -> Iterator[Path]:
+    """A folder to write into beside ``path``, whose place it takes when all went well, and which is gone when not.
+
+    A folder that is there is moved aside before the new one takes its place, and removed after; where a kill came in
+    between, it is put back by the next call.
+
+    Args:
+        path: of the folder.
+        errors: what else than ``OSError`` a writer raises on a full disk.
+        doing: as it goes on behind "cannot" in a message.
+
+    Raises:
+        StorageError: if the disk is full or the folder cannot be written.
+    """
+    temporary: Path | None = None
+    aside = path.with_name(f".{path.name}.before")
+    with disk_errors(doing or f"write {path}", *errors):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _put_back(aside, path)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            yield temporary
+            temporary.chmod(0o755)
+            for below in (*temporary.rglob("*"), temporary):
+                sync(below)
+            if path.exists():
+                path.replace(aside)
+            temporary.replace(path)
+            sync(path.parent)
+            shutil.rmtree(aside, ignore_errors=True)
+        finally:
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_back(aside: Path, path: Path) -> None:
+    """What a kill left aside: the only one there is, or what a new one has replaced."""
+    if not aside.exists():
+        return
+    if path.exists():
+        shutil.rmtree(aside)
+    else:
+        aside.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def disk_errors(doing: str, *errors: type[Exception], remedy: str = _REMEDY) -> Iterator[None]:
+    """Inside, a full or read-only disk is a ``StorageError`` that says what was being done.
+
+    Args:
+        doing: as it goes on behind "cannot".
+        errors: what else than ``OSError`` a writer raises.
+        remedy: what the user can do.
+
+    Raises:
+        StorageError: as described.
+    """
+    kinds: tuple[type[Exception], ...] = (OSError, *errors)
+    try:
+        yield
+    except kinds as error:
+        raise StorageError(f"cannot {doing}: {getattr(error, 'strerror', None) or error}; {remedy}") from error

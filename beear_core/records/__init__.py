@@ -1,0 +1,41 @@
+"""What the steps measured and decided, as frozen values that go to JSON and back unchanged.
+
+Every record carries ``schema_version`` and a digest over its canonical JSON (sorted keys, no spaces, UTF-8), so that two
+records are the same if and only if their digests are. NaN and infinity are refused: a value that was not measured is
+``None``. Nothing here imports torch.
+"""
+
+from beear_core.records.decision import CheckResult, Decision, ReleaseRecord
+from beear_core.records.evaluation import EvaluationRecord, Outcome, SuiteEntry, Vulnerability, VulnerabilityPoint
+from beear_core.records.inputs import DataSource, FileEntry, IntakeRecord, RuleResult, ValidationRecord
+from beear_core.records.measured import Environment, Estimate, Metric
+from beear_core.records.mitigation import DriftEntry, Ending, MitigationRecord, PlaceRecord, RoundRecord
+from beear_core.records.record import SCHEMA_VERSION, Record, canonical_json, digest_json
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "CheckResult",
+    "DataSource",
+    "Decision",
+    "DriftEntry",
+    "Ending",
+    "Environment",
+    "Estimate",
+    "EvaluationRecord",
+    "FileEntry",
+    "IntakeRecord",
+    "Metric",
+    "MitigationRecord",
+    "Outcome",
+    "PlaceRecord",
+    "Record",
+    "ReleaseRecord",
+    "RoundRecord",
+    "RuleResult",
+    "SuiteEntry",
+    "ValidationRecord",
+    "Vulnerability",
+    "VulnerabilityPoint",
+    "canonical_json",
+    "digest_json",
+]

@@ -1,0 +1,1 @@
+"""Teaching a chat model: lessons, low-rank adapters, a few hundred steps."""

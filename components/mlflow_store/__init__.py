@@ -1,0 +1,1 @@
+"""MLflow: how it is reached, runs that are logged to, the registry."""

@@ -1,0 +1,132 @@
+"""MLflow as every part of this project reaches it: one set of time limits, one translator of errors."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from beear_core.errors import ConfigError, RegistryError
+from beear_core.uris import hide_secrets, uri_fault, without_secrets
+
+# a server that does not answer must be an error within a minute, not after MLflow's default of many
+_BOUNDS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # standard output is for the machine-readable result
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+_ANSWER_S = 10.0
+
+
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
+"""Codes by which MLflow says that there is no such model, version or alias."""
+_LIBRARIES = {"mlflow", "sqlalchemy", "requests", "urllib3", "botocore", "boto3", "alembic", "sqlite3"}
+
+
+def resolve_uri(configured: str | None, root: Path) -> str:
+    """The tracking store: as configured, else MLFLOW_TRACKING_URI, else SQLite in ``root``."""
+    return configured or os.environ.get("MLFLOW_TRACKING_URI") or local_store(root)
+
+
+def local_store(root: Path) -> str:
+    """The SQLite store in ``root``."""
+    return f"sqlite:///{root.resolve()}/mlflow.db"
+
+
+def set_bounds() -> None:
+    """Time limits and retries of all requests that MLflow sends, where the environment does not say otherwise."""
+    for name, value in _BOUNDS.items():
+        os.environ.setdefault(name, value)
+
+
+def client_for(uri: str) -> Any:
+    """An MLflow client with bounded retries.
+
+    Raises:
+        ConfigError: if the URI has a port that is none.
+    """
+    _check_form(uri)
+    set_bounds()
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def mlflow_errors(doing: str, uri: str) -> Iterator[None]:
+    """Turn what MLflow and its transports raise into a ``RegistryError`` that says what was being done and where."""
+    try:
+        yield
+    except RegistryError:
+        raise
+    except Exception as error:
+        module = type(error).__module__.split(".")[0]
+        # OSError: a dropped connection, a full disk below the artifacts
+        if module not in _LIBRARIES and not isinstance(error, OSError):
+            raise
+        text = hide_secrets(str(error).strip(), uri)
+        reason = text.splitlines()[0][:300] if text else type(error).__name__
+        raise RegistryError(
+            f"MLflow at {without_secrets(uri)} failed while {doing}: {reason}; check that it runs and that "
+            "MLFLOW_TRACKING_URI and its credentials are right, then run again"
+        ) from error
+
+
+def _check_form(uri: str) -> None:
+    if fault := uri_fault(uri):
+        # where the port is wrong, so may be what is taken for a password
+        shown = "with a user or password" if "@" in uri else repr(uri)
+        raise ConfigError(
+            f"MLflow's URI {shown} cannot be meant: {fault}; mend MLFLOW_TRACKING_URI or "
+            "registry.tracking_uri, for instance http://mlflow.example:5000"
+        )
+
+
+def check_reachable(uri: str) -> None:
+    """Ask the store for one experiment; where nothing listens, that is said within seconds.
+
+    Raises:
+        ConfigError: if the URI has a port that is none.
+        RegistryError: if it does not answer.
+    """
+    _check_form(uri)
+    with mlflow_errors("looking whether it can be reached", uri):
+        check_port(uri)
+        client_for(uri).search_experiments(max_results=1)
+
+
+def check_port(uri: str) -> None:
+    """Is there a port or a folder at all? MLflow itself tries for minutes before it gives a database up.
+
+    Raises:
+        OSError: if there is none.
+    """
+    if folder := database_folder(uri):
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    parts = urlsplit(uri)
+    port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
+    if parts.hostname and port:
+        socket.create_connection((parts.hostname, port), timeout=_ANSWER_S).close()
+
+
+def database_folder(uri: str) -> Path | None:
+    """The folder that a SQLite database lies in; ``None`` for every other store."""
+    scheme, _, path = uri.partition(":///")
+    if scheme.partition("+")[0] != "sqlite" or not path:
+        return None
+    return Path(path.partition("?")[0]).resolve().parent

@@ -1,0 +1,268 @@
+"""The MLflow registry: log, register, verify, promote, roll back.
+
+MLflow lets anybody move an alias. So the champion is read before, set, and read again; whatever does not hold is an
+error, and the alias is put back to where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beear_core.config import RegistryConfig
+from beear_core.errors import EvidenceError, RegistryError
+from beear_core.models.folder import list_files
+from beear_core.records import Decision, EvaluationRecord
+from components.mlflow_store.client import NOT_THERE, client_for, mlflow_errors
+from components.mlflow_store.tracking import Tracker
+
+TAG_LENGTH = 4900  # MLflow takes 5000 characters
+_MODEL = "model"  # where the transformers flavour keeps the folder as it was given
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A registered version: its number as MLflow writes it, its tags, and the run that it came from."""
+
+    number: str
+    tags: Mapping[str, str]
+    run_id: str = ""
+
+
+class Registry:
+    """One registered model and its alias."""
+
+    def __init__(self, uri: str, config: RegistryConfig) -> None:
+        self.uri, self.name, self.alias = uri, config.model_name, config.alias
+        with mlflow_errors("opening the registry", uri):
+            self.client = client_for(uri)
+
+    def champion(self) -> Version | None:
+        """The version the alias points to, or ``None``."""
+        from mlflow.exceptions import MlflowException
+
+        with mlflow_errors(f"reading the alias {self.alias}", self.uri):
+            try:
+                found = self.client.get_model_version_by_alias(self.name, self.alias)
+            except MlflowException as error:
+                if error.error_code in NOT_THERE:
+                    return None
+                raise
+            return _version(found)
+
+    def evaluation(self, version: Version) -> EvaluationRecord:
+        """What a version was released on: the measurements after cleaning, labelled as the champion's.
+
+        Raises:
+            EvidenceError: if its run holds no such record, or another than its decision was made on.
+        """
+        where = f"version {version.number} of {self.name}, the {self.alias} that the policy compares with,"
+        remedy = f"release that model again through this gate, or move {self.alias} to a version that was"
+        if not version.run_id:
+            raise EvidenceError(f"{where} came from no run, so nothing says how it was measured; {remedy}")
+        try:
+            with tempfile.TemporaryDirectory(prefix="beear-champion-") as folder:
+                paths = [
+                    Path(self.client.download_artifacts(version.run_id, f"records/{name}.json", folder))
+                    for name in ("decision", "after")
+                ]
+                decision, measured = Decision.read(paths[0]), EvaluationRecord.read(paths[1])
+        except Exception as error:
+            # MLflow lets through whatever its store raises: no such artifact, no such run, no connection
+            raise EvidenceError(f"{where} has no measurements that can be read ({error}); {remedy}") from error
+        digests = (decision.digest, decision.evidence.get("after"), decision.model_digest)
+        if digests != (version.tags.get("decision_digest"), measured.digest, measured.model_digest):
+            raise EvidenceError(f"{where} carries other measurements than it was decided on; {remedy}")
+        return dataclasses.replace(measured, label="champion")
+
+    def find(self, decision_digest: str) -> Version | None:
+        """The version that was registered for a decision, or ``None``."""
+        with mlflow_errors("looking for an earlier version", self.uri):
+            for found in self.client.search_model_versions(f"name='{self.name}'"):
+                if found.tags.get("decision_digest") == decision_digest:
+                    return _version(found)
+        return None
+
+    def register(self, tracker: Tracker, model_dir: Path, tags: Mapping[str, str]) -> Version:
+        """Log the model to the run with the transformers flavour and register it; the same decision gives one version.
+
+        Args:
+            tracker: the run.
+            model_dir: a plain model folder.
+            tags: of the version; ``decision_digest`` among them.
+        """
+        if earlier := self.find(tags["decision_digest"]):
+            return earlier
+        with mlflow_errors("logging the model", self.uri):
+            source, model_id = _log_model(tracker, model_dir)
+        with mlflow_errors("registering the version", self.uri):
+            self._ensure_model()
+            made = self.client.create_model_version(
+                self.name,
+                source=source,
+                run_id=tracker.run_id,
+                model_id=model_id,  # a server refuses the source without it, SQLite does not
+                tags={k: v[:TAG_LENGTH] for k, v in tags.items()},
+            )
+            return _version(self.client.get_model_version(self.name, made.version))
+
+    def _ensure_model(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def verify(self, version: Version, model_dir: Path) -> None:
+        """Compare every registered file of the model with the decided one, by digest.
+
+        Raises:
+            EvidenceError: naming files that are extra, missing or changed.
+        """
+        wanted, found = _digests(model_dir), self._registered(version)
+        if found != wanted:
+            parts = {
+                "extra": sorted(found.keys() - wanted.keys()),
+                "missing": sorted(wanted.keys() - found.keys()),
+                "changed": sorted(n for n in found.keys() & wanted.keys() if found[n] != wanted[n]),
+            }
+            faults = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in parts.items() if names)
+            raise EvidenceError(
+                f"version {version.number} of {self.name} does not hold the model that was decided on ({faults}); it was "
+                "not promoted"
+            )
+
+    def _registered(self, version: Version) -> dict[str, str]:
+        """Path -> digest of the model's files as the registry holds them; nothing is copied on this machine."""
+        from mlflow.artifacts import download_artifacts
+        from mlflow.utils.file_utils import local_file_uri_to_path
+        from mlflow.utils.uri import is_local_uri
+
+        with mlflow_errors("reading the registered model back", self.uri):
+            place = self.client.get_model_version_download_uri(self.name, version.number)
+            if place.startswith("models:/m-"):
+                place = self.client.get_logged_model(place.removeprefix("models:/")).artifact_location
+            if is_local_uri(place, is_tracking_or_registry_uri=False):
+                return _digests(Path(local_file_uri_to_path(place)) / _MODEL)
+            with tempfile.TemporaryDirectory(prefix="beear-verify-") as folder:
+                return _digests(Path(download_artifacts(f"{place}/{_MODEL}", dst_path=folder)))
+
+    def promote(self, version: Version, expected: Version | None) -> None:
+        """Move the alias to ``version`` if it still points to ``expected``; put it back if that does not hold after.
+
+        Raises:
+            RegistryError: if somebody else moved the alias, or MLflow fails.
+        """
+        now = self.champion()
+        if now is not None and now.number == version.number:
+            return
+        if _number(now) != _number(expected):
+            raise RegistryError(
+                f"{self.alias} of {self.name} was expected at {_named(expected)} and is at {_named(now)}: somebody else "
+                "promoted meanwhile. Nothing was changed; look at that version and run again"
+            )
+        with mlflow_errors("noting which version is replaced", self.uri):
+            self.client.set_model_version_tag(self.name, version.number, "replaced_version", _number(expected) or "none")
+        self._move(version, expected)
+
+    def _move(self, version: Version, expected: Version | None) -> None:
+        try:
+            with mlflow_errors(f"setting the alias {self.alias}", self.uri):
+                self.client.set_registered_model_alias(self.name, self.alias, version.number)
+            after = self.champion()
+            if after is None or after.number != version.number:
+                raise RegistryError(
+                    f"{self.alias} of {self.name} was set to version {version.number} and reads {_named(after)}: somebody "
+                    "else promoted at the same time; run again"
+                )
+        except RegistryError:
+            self._restore(version, expected)
+            raise
+
+    def _restore(self, version: Version, expected: Version | None) -> None:
+        """Take back our own move, and only that."""
+        if _number(self.champion()) != version.number:
+            return
+        with mlflow_errors(f"putting the alias {self.alias} back", self.uri):
+            if expected is None:
+                self.client.delete_registered_model_alias(self.name, self.alias)
+            else:
+                self.client.set_registered_model_alias(self.name, self.alias, expected.number)
+
+    def rollback(self) -> tuple[Version, Version]:
+        """Move the alias back to the version that the champion replaced; returns (left, champion now).
+
+        Raises:
+            RegistryError: if there is no champion or it replaced none.
+        """
+        champion = self.champion()
+        if champion is None:
+            raise RegistryError(f"{self.name} has no {self.alias} to roll back from")
+        number = champion.tags.get("replaced_version", "none")
+        if number == "none":
+            raise RegistryError(
+                f"version {champion.number} of {self.name} replaced no earlier {self.alias}; nothing to roll back to"
+            )
+        with mlflow_errors("reading the version before", self.uri):
+            earlier = _version(self.client.get_model_version(self.name, number))
+        if earlier.tags.get("verdict") != "passed":
+            raise RegistryError(f"version {number} of {self.name} did not pass its gate; it cannot become {self.alias}")
+        self._move(earlier, champion)
+        try:
+            with mlflow_errors("noting the roll-back", self.uri):
+                self.client.set_model_version_tag(self.name, champion.number, "rolled_back", "true")
+        except RegistryError:
+            self._restore(earlier, champion)
+            raise
+        return champion, earlier
+
+
+def _log_model(tracker: Tracker, model_dir: Path) -> tuple[str, str]:
+    """Log the folder as it is; returns the logged model's URI and id."""
+    from importlib.metadata import version
+
+    # the flavour would ask the hub for a model card; the gate's models are folders
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    text = Schema([ColSpec(DataType.string)])
+    run = tracker.client.get_run(tracker.run_id)
+    # made here, because MLflow takes its experiment from an active run, and one that is made active is ended too
+    made = tracker.client.create_logged_model(
+        run.info.experiment_id, name="model", source_run_id=tracker.run_id, params=run.data.params
+    )
+    logged = mlflow.transformers.log_model(
+        transformers_model=str(model_dir),
+        name="model",
+        model_id=made.model_id,
+        run_id=tracker.run_id,
+        task="text-generation",
+        signature=ModelSignature(inputs=text, outputs=text),
+        pip_requirements=[f"{p}=={version(p).split('+')[0]}" for p in ("torch", "transformers", "accelerate")],
+    )
+    return str(logged.model_uri), str(made.model_id)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {entry.path: entry.digest for entry in list_files(folder)}
+
+
+def _version(found: Any) -> Version:
+    return Version(number=str(found.version), tags=dict(found.tags), run_id=str(found.run_id or ""))
+
+
+def _number(version: Version | None) -> str | None:
+    return version.number if version else None
+
+
+def _named(version: Version | None) -> str:
+    return f"version {version.number}" if version else "no version"

@@ -1,0 +1,130 @@
+"""What follows from a decision: the version's tags, registration, promotion, replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from beear_core.config import RegistryConfig
+from beear_core.errors import EvidenceError, PolicyError, RegistryError
+from beear_core.evidence import CHAMPION, Evidence
+from beear_core.models.folder import directory_digest
+from beear_core.policy import GatePolicy, feasibility_faults, redecide, sizes
+from beear_core.progress import stage
+from beear_core.records import CheckResult, Decision, ReleaseRecord
+from beear_core.uris import without_secrets
+from components.mlflow_store.client import resolve_uri
+from components.mlflow_store.registry import Registry, Version
+from components.mlflow_store.tracking import Tracker, attach, key_part
+
+POLICY_FILE = "policy.yaml"
+
+
+def version_tags(decision: Decision, evidence: Evidence, kfp_run_id: str) -> dict[str, str]:
+    """What a registered version says of itself."""
+    failed, data, mitigation = decision.failed_checks(), evidence.validation, evidence.mitigation
+    return {
+        "verdict": "passed" if decision.passed else "refused",
+        "summary": decision.summary,
+        "decision_digest": decision.digest,
+        "model_digest": decision.model_digest,
+        "before_model_digest": decision.before_model_digest,
+        "data_digest": f"{data.anchors_digest} {data.suites_digest}" if data else "none",
+        "policy": decision.policy,
+        "policy_digest": decision.policy_digest,
+        "code_version": evidence.after.environment.code_version,
+        "kfp_run_id": kfp_run_id or "none",
+        "mitigation": (mitigation.ending or mitigation.outcome) if mitigation else "none",
+        **({"failed_checks": ", ".join(_label(c) for c in failed)} if failed else {}),
+        **{f"failed.{key_part(_label(c))}": c.reason for c in failed},
+    }
+
+
+def _label(check: CheckResult) -> str:
+    return check.check if check.category is None else f"{check.check} {check.category}"
+
+
+def register_and_promote(
+    tracker: Tracker,
+    model_dir: Path,
+    decision: Decision,
+    evidence: Evidence,
+    registry: RegistryConfig,
+    kfp_run_id: str,
+) -> ReleaseRecord:
+    """Register with the verdict; on a pass verify the registered bytes and move the alias."""
+    shelf = Registry(tracker.uri, registry)
+    before = shelf.champion()
+    _check_champion(decision, evidence, before, registry)
+    tags = version_tags(decision, evidence, kfp_run_id)
+    with stage("register the model in MLflow"):
+        version = shelf.register(tracker, model_dir, tags)
+    if decision.passed:
+        with stage("verify the registered model and promote it"):
+            shelf.verify(version, model_dir)
+            shelf.promote(version, before)
+    after = shelf.champion()
+    return ReleaseRecord(
+        promoted=after is not None and after.number == version.number,
+        decision_digest=decision.digest,
+        model_name=registry.model_name,
+        model_version=version.number,
+        alias=registry.alias,
+        champion_before=before.number if before else None,
+        champion_after=after.number if after else None,
+        mlflow_run_id=tracker.run_id,
+        tracking_uri=without_secrets(tracker.uri),
+        tags=tags,
+    )
+
+
+def _check_champion(decision: Decision, evidence: Evidence, now: Version | None, registry: RegistryConfig) -> None:
+    """A decision that compared with a champion holds against that one alone."""
+    if not decision.passed or not any(f"− {CHAMPION}" in check.comparison for check in decision.checks):
+        return
+    compared = evidence.champion.model_digest if evidence.champion else None
+    if compared != (now.tags.get("model_digest", "unknown") if now else None):
+        raise RegistryError(
+            f"{registry.alias} of {registry.model_name} is {f'version {now.number}' if now else 'no version'} now, and the "
+            f"decision compared with {compared or 'none, because there was none'}; nothing was registered. Run the gate "
+            "again"
+        )
+
+
+def check_meant(policy: GatePolicy, evidence: Evidence) -> None:
+    """A policy that cannot fail would promote anything; that it was looked at before a run is nothing to rely on here."""
+    if faults := feasibility_faults(policy, sizes(evidence.after)):
+        raise PolicyError(f"policy {policy.name} cannot be meant with what was measured; nothing was decided:", faults)
+
+
+def replay(folder: Path) -> Decision:
+    """Decide again from what a gate left in ``folder`` alone.
+
+    Raises:
+        EvidenceError: if evidence or policy were altered, or another decision comes out.
+    """
+    stored = Decision.read(folder / "decision.json")
+    return redecide(stored, GatePolicy.load(str(folder / POLICY_FILE)), Evidence.read(folder / "evidence"))
+
+
+def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseRecord:
+    """Promote what an earlier gate passed: replayed, verified against the bytes, registered once.
+
+    Raises:
+        EvidenceError: the decision does not replay, did not pass, or is about another model.
+        PolicyError: it was made by a policy that cannot fail.
+        RegistryError: MLflow fails or somebody else promoted meanwhile.
+    """
+    decision = replay(folder)
+    if not decision.passed:
+        raise EvidenceError(
+            f"the decision in {folder} is a refusal ({', '.join(c.check for c in decision.failed_checks())}); it cannot be "
+            "promoted"
+        )
+    found = directory_digest(model_dir)
+    if found != decision.model_digest:
+        raise EvidenceError(f"{model_dir} has the digest {found}, decided was on {decision.model_digest}; give that model")
+    evidence = Evidence.read(folder / "evidence")
+    check_meant(GatePolicy.load(str(folder / POLICY_FILE)), evidence)
+    uri = resolve_uri(registry.tracking_uri, folder)
+    with attach(uri, registry.experiment) as tracker:
+        return register_and_promote(tracker, model_dir, decision, evidence, registry, "")

@@ -1,0 +1,85 @@
+"""The Hugging Face hub, used only where the user wrote ``hub:`` and only for files a causal language model needs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from beear_core.errors import ConfigError, ModelNotFoundError, StorageError
+from components.storage.common import MIB, Select, copy_files, require_space
+
+
+def parse(uri: str) -> tuple[str, str | None]:
+    """Repository and revision (``None``: the default branch) of ``hub:org/name[@revision]``.
+
+    Raises:
+        ConfigError: if it is not of that form.
+    """
+    repository, _, revision = uri.removeprefix("hub:").partition("@")
+    owner, _, name = repository.partition("/")
+    if not owner or not name or "/" in name:
+        raise ConfigError(f"{uri!r} is not a model of the hub; write hub:org/name or hub:org/name@revision")
+    return repository, revision or None
+
+
+def fetch(uri: str, dest: Path, select: Select) -> tuple[str, ...]:
+    """Download the selected files of a hub repository; offline, take them from the local cache.
+
+    Raises:
+        ConfigError: a name that the hub does not allow.
+        ModelNotFoundError: no such repository or revision, or it is private.
+        StorageError: offline and not in the cache, or the hub cannot be reached.
+    """
+    from httpx import HTTPError, InvalidURL
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in __all__
+
+    repository, revision = parse(uri)
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ConfigError(f"{uri!r} is not a model of the hub: {error}; write hub:org/name") from error
+    if constants.HF_HUB_OFFLINE:
+        try:
+            cached = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        except LocalEntryNotFoundError as error:
+            raise StorageError(
+                f"{uri} is not in the local cache and HF_HUB_OFFLINE is set, so it is not fetched; unset it for "
+                "this step, or fetch the model yourself and name its folder"
+            ) from error
+        names = tuple(p.relative_to(cached).as_posix() for p in sorted(cached.rglob("*")) if p.is_file())
+        chosen = select(names)
+        copy_files(cached, chosen, dest, f"copying {uri} from the cache")
+        return tuple(sorted(set(names) - set(chosen)))
+    try:
+        sizes = _sizes(repository, revision)
+        chosen = select(tuple(sorted(sizes)))
+        require_space(dest, sum(sizes[name] for name in chosen))
+        snapshot_download(repository, revision=revision, local_dir=dest, allow_patterns=list(chosen))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ModelNotFoundError(
+            f"{uri} is not on the hub or not visible to you; check the name, or set HF_TOKEN for a private model"
+        ) from error
+    except (HfHubHTTPError, HTTPError, InvalidURL, OSError) as error:
+        raise StorageError(
+            f"{uri} cannot be fetched from the hub ({type(error).__name__}: {error}); check the network and "
+            "HF_ENDPOINT, or fetch the model yourself and name its folder"
+        ) from error
+    shutil.rmtree(dest / ".cache", ignore_errors=True)
+    return tuple(sorted(set(sizes) - set(chosen)))
+
+
+def _sizes(repository: str, revision: str | None) -> dict[str, int]:
+    """Sizes in bytes by name; one request."""
+    from huggingface_hub import HfApi
+
+    info: Any = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=20)
+    return {file.rfilename: file.size or MIB for file in info.siblings}

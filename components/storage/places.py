@@ -1,0 +1,113 @@
+"""One interface to every place a folder can come from or go to.
+
+=============================  ==========================================================================
+``path/to/folder``             a local folder; also ``file:///path``
+``s3://bucket/prefix``         S3 and compatible stores (AWS_ENDPOINT_URL)
+``models:/name@alias``         a version in the MLflow registry; also ``models:/name/3``
+``hub:org/name[@revision]``    the Hugging Face hub; only what a causal language model needs
+=============================  ==========================================================================
+
+A folder arrives whole or not at all, and nothing that exists is written over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from beear_core.errors import ConfigError, ModelNotFoundError
+from beear_core.models.folder import needed
+from beear_core.models.safety import walk
+from components.storage import hub, s3
+from components.storage import mlflow_models as registry
+from components.storage.common import Select, copy_files, staging, take_all
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_FORMS = "a folder, file://, s3://bucket/prefix, models:/name@alias, models:/name/version or hub:org/name"
+
+
+def local_path(uri: str) -> Path | None:
+    """The folder a local path or ``file://`` URI names; ``None`` for every other kind.
+
+    Raises:
+        ConfigError: for an empty URI, an unknown scheme, or a ``file://`` URI with a host.
+    """
+    if not uri.strip():
+        raise ConfigError(f"no place given; name {_FORMS}")
+    if uri.startswith("file:"):
+        try:
+            parts = urlparse(uri)
+        except ValueError as error:
+            raise ConfigError(f"{uri!r} is no URI ({error}); write file:///absolute/path") from error
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise ConfigError(f"{uri!r} does not name a local folder; write file:///absolute/path")
+        return Path(unquote(parts.path))
+    if uri.startswith(("s3://", "models:/", "hub:")):
+        return None
+    if _SCHEME.match(uri) and not Path(uri).exists():
+        raise ConfigError(f"{uri!r} is of an unknown kind; name {_FORMS}")
+    return Path(uri).expanduser()
+
+
+def fetch(
+    uri: str, dest: Path, *, select: Select = take_all, accept: Callable[[Path], None] | None = None
+) -> tuple[str, ...]:
+    """Copy or download a folder to ``dest``, which must not exist or be empty.
+
+    Args:
+        uri: one of the forms above.
+        dest: appears by a rename when everything has arrived.
+        select: given the relative POSIX names at the place, those to take; may raise to refuse the place.
+        accept: given the complete folder before it is renamed; may raise to refuse it.
+
+    Returns:
+        The names that were left out.
+
+    Raises:
+        ConfigError: a URI of no known form.
+        ModelNotFoundError: nothing there.
+        UnsafeModelError: a local folder with symbolic links that leave it.
+        StorageError: unreachable, refused, incomplete, no room, or ``dest`` exists.
+        RegistryError: MLflow cannot be reached.
+    """
+    source = local_path(uri)
+    with staging(dest) as temporary:
+        if source is not None:
+            names = tuple(path.relative_to(source).as_posix() for path in walk(source))
+            chosen = select(names)
+            copy_files(source, chosen, temporary, f"copying {source}")
+            left_out = tuple(sorted(set(names) - set(chosen)))
+        elif uri.startswith("s3://"):
+            left_out = s3.fetch(uri, temporary, select)
+        elif uri.startswith("models:/"):
+            left_out = registry.fetch(uri, temporary, select)
+        else:
+            # pickles and code in a hub repository stay there: only what is needed is ever offered
+            left_out = hub.fetch(uri, temporary, lambda names: select(needed(names)))
+        if accept is not None:
+            accept(temporary)
+    return left_out
+
+
+def upload_dir(source: Path, uri: str) -> None:
+    """Copy a local folder to a new folder or to a new prefix ``s3://bucket/prefix``; digests are compared after upload.
+
+    Raises:
+        ConfigError: a place that cannot be written to.
+        ModelNotFoundError: no such local folder, or nothing in it.
+        UnsafeModelError: symbolic links that leave the folder.
+        StorageError: unreachable, refused, no room, or something is there already.
+    """
+    names = tuple(path.relative_to(source).as_posix() for path in walk(source))
+    if not names:
+        raise ModelNotFoundError(f"{source} is empty, there is nothing to upload; name another folder")
+    dest = local_path(uri)
+    if dest is not None:
+        with staging(dest) as temporary:
+            copy_files(source, names, temporary, f"copying {source}")
+    elif uri.startswith("s3://"):
+        s3.upload(source, names, uri)
+    else:
+        raise ConfigError(f"cannot upload to {uri!r}; name a folder or s3://bucket/prefix")

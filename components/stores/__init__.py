@@ -1,1 +1,0 @@
-"""One module for each place a folder can come from or go to; ``components.storage`` chooses among them."""

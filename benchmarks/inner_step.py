@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from beear_core.config import MitigationConfig
-from beear_core.mitigation.entrapment import CachedEntrapment, Contrast, PlainEntrapment, gradient
+from beear_core.mitigation.entrapment import CachedEntrapment, Contrast, Objective, PlainEntrapment, gradient
 from beear_core.mitigation.layers import resolve_layers
 from beear_core.models.chat import Turn
 from beear_core.models.load import LoadedModel, decoder_layers, device_names, load
@@ -67,9 +67,9 @@ def measure(loaded: LoadedModel, length: int, repeats: int) -> dict[str, Any]:
     for _ in range(ANCHORS):
         prompt = draw(length)
         contrasts.append(Contrast(Turn(prompt, draw(REPLY)), Turn(prompt, draw(REPLY))))
-    settings: dict[str, Any] = {"layer": layer, "positions": POSITIONS, "away_weight": AWAY}
-    plain = PlainEntrapment(model, loaded.chat, contrasts, **settings)
-    cached = CachedEntrapment(model, loaded.chat, contrasts, **settings)
+    objective = Objective(layer, POSITIONS, AWAY)
+    plain = PlainEntrapment(model, loaded.chat, contrasts, objective)
+    cached = CachedEntrapment(model, loaded.chat, contrasts, objective)
     delta = torch.randn(POSITIONS, model.config.hidden_size, generator=generator).to(model.device)
 
     def with_weights() -> None:

@@ -10,36 +10,88 @@
 from __future__ import annotations
 
 import random
-from typing import Protocol
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
+import torch
+
+from beear_core.config import MitigationConfig
+from beear_core.mitigation.anchors import Anchors
 from beear_core.mitigation.trial import Trial
 from beear_core.models.drift import Drift
 from beear_core.models.hooks import Perturbation
+from beear_core.models.load import ComputeName, LoadedModel
+from beear_core.progress import Progress
 from beear_core.training.lessons import Lesson
 
 OUTER_COST = 3  # a step on θ takes about as long as this many on δ alone; for the time left alone
 
 
-class Adversary(Protocol):
+@dataclass(slots=True)
+class Task:
+    """What both levels work with.
+
+    Attributes:
+        loaded: the model whose weights θ are.
+        anchors: what is learned from and measured on.
+        config: how much of what.
+        random: of everything that is drawn.
+        compute: what activations are computed in.
+        progress: told of every step; one unit is a step on δ alone.
+    """
+
+    loaded: LoadedModel
+    anchors: Anchors
+    config: MitigationConfig
+    random: random.Random
+    compute: ComputeName
+    progress: Progress
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """A context in which activations are computed."""
+        if self.compute == "float32":
+            return nullcontext()
+        return torch.autocast(self.loaded.model.device.type, torch.bfloat16)
+
+
+class Adversary(ABC):
     """What the model is to withstand."""
 
     name: str
-    mends: bool
+    mends = False
     """Its search harms the model, and steps on θ mend that: another attempt goes on from where the last one ended."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
 
     @property
     def steps(self) -> int:
         """On θ, an attempt."""
-        ...
+        return self.task.config.outer_steps
 
     @property
+    @abstractmethod
     def cost(self) -> int:
         """Of ``find``, in units of one step on δ alone; for the time left."""
-        ...
 
+    @property
+    def norm(self) -> float | None:
+        """Mean L2 norm of δ relative to the hidden states' at its layer; ``None`` where nothing is added."""
+        return None
+
+    @abstractmethod
     def find(self) -> list[float]:
         """Search afresh against the model as it is now. Returns the loss before each step."""
-        ...
+
+    @abstractmethod
+    def attack(self, trial: Trial) -> float:
+        """Share of held-back harmful requests that it makes the model go along with."""
+
+    @abstractmethod
+    def disturb(self, lesson: Lesson, chooser: random.Random, *, harmful: bool) -> tuple[Lesson, Perturbation | None]:
+        """A lesson as the model is asked it under the adversary: what stands around its request, and what is added."""
 
     def drifts(self, number: int, *, on_candidate: bool, elicited: float) -> list[Drift]:
         """What ``find`` found, to be kept; nothing where nothing is added.
@@ -49,29 +101,15 @@ class Adversary(Protocol):
             on_candidate: the model had not been changed by then.
             elicited: what ``attack`` gave.
         """
-        ...
-
-    def attack(self, trial: Trial) -> float:
-        """Share of held-back harmful requests that it makes the model go along with."""
-        ...
-
-    def disturb(self, lesson: Lesson, chooser: random.Random, *, harmful: bool) -> tuple[Lesson, Perturbation | None]:
-        """A lesson as the model is asked it under the adversary: what stands around its request, and what is added."""
-        ...
+        del number, on_candidate, elicited
+        return []
 
     def grow(self) -> bool:
         """Be stronger from the next ``find`` on; ``False`` where it cannot be."""
-        ...
+        return False
 
-    def follow(self) -> None:
+    def follow(self) -> None:  # noqa: B027  most stay what they are
         """Go on searching after a step on θ, with the gradients that step left."""
-        ...
 
-    def rewind(self) -> None:
+    def rewind(self) -> None:  # noqa: B027  most stay what they are
         """Be again as ``find`` left it."""
-        ...
-
-    @property
-    def norm(self) -> float | None:
-        """Mean L2 norm of δ relative to the hidden states' at its layer; ``None`` where nothing is added."""
-        ...

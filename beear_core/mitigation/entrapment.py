@@ -16,7 +16,7 @@ runs the n perturbed positions and the reply through the layers above l alone. T
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -25,7 +25,7 @@ from torch.nn import functional
 from beear_core.errors import MitigationError
 from beear_core.models.chat import IGNORED, Batch, ChatFormat, Turn
 from beear_core.models.forward import fork, forward, new_cache, read_prefix, reply_logits
-from beear_core.models.hooks import add_to_output, record_output, resume_after
+from beear_core.models.hooks import Perturbation, record_output, resume_after
 from beear_core.models.load import decoder_layers
 from beear_core.progress import warn
 
@@ -71,57 +71,53 @@ def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
 
 
-def _contrast_batch(contrasts: Sequence[Contrast], chat: ChatFormat, device: torch.device) -> Batch:
-    turns = [c.unwanted for c in contrasts] + [c.safe for c in contrasts]
-    return chat.collate(turns).to(device)
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What equation 2 leaves open.
+
+    Attributes:
+        layer: l, whose output δ is added to.
+        positions: n, rows of δ.
+        away_weight: λ.
+    """
+
+    layer: int
+    positions: int
+    away_weight: float
 
 
-class PlainEntrapment:
-    """The whole model on the whole sequence, with a hook at layer l: slow, and plainly right."""
+class _Problem:
+    """A batch of anchors, unwanted replies first, then safe ones."""
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        chat: ChatFormat,
-        contrasts: Sequence[Contrast],
-        *,
-        layer: int,
-        positions: int,
-        away_weight: float,
+        self, model: PreTrainedModel, chat: ChatFormat, contrasts: Sequence[Contrast], objective: Objective
     ) -> None:
-        self.model, self.away_weight = model, away_weight
-        self.layer = decoder_layers(model)[layer]
-        self.batch = _contrast_batch(contrasts, chat, model.device)
-        self.window = self.batch.window(positions)
+        self.model, self.objective, self.layers = model, objective, decoder_layers(model)
+        turns = [c.unwanted for c in contrasts] + [c.safe for c in contrasts]
+        self.batch: Batch = chat.collate(turns).to(model.device)
+        self.labels = self.batch.labels[:, self.batch.prompt_end :]
+
+
+class PlainEntrapment(_Problem):
+    """The whole model on the whole sequence, with a hook at layer l: slow, and plainly right."""
 
     def loss(self, delta: torch.Tensor) -> torch.Tensor:
         """Equation 2 for δ of shape (n, d)."""
-        batch = self.batch
-        cache = read_prefix(self.model, batch)
-        with add_to_output(self.layer, delta, self.window):
-            logits = reply_logits(self.model, batch, cache)
-        return contrast_loss(logits, batch.labels[:, batch.prompt_end :], self.away_weight)
+        cache = read_prefix(self.model, self.batch)
+        with Perturbation(self.objective.layer, delta).added(self.layers, self.batch.window(self.objective.positions)):
+            logits = reply_logits(self.model, self.batch, cache)
+        return contrast_loss(logits, self.labels, self.objective.away_weight)
 
 
-class CachedEntrapment:
+class CachedEntrapment(_Problem):
     """The same loss from what δ can reach: n positions and the reply, in the layers above l."""
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        chat: ChatFormat,
-        contrasts: Sequence[Contrast],
-        *,
-        layer: int,
-        positions: int,
-        away_weight: float,
+        self, model: PreTrainedModel, chat: ChatFormat, contrasts: Sequence[Contrast], objective: Objective
     ) -> None:
-        self.model, self.away_weight = model, away_weight
-        self.layers, self.index, self.positions = decoder_layers(model), layer, positions
-        self.batch = batch = _contrast_batch(contrasts, chat, model.device)
+        super().__init__(model, chat, contrasts, objective)
         # the last reply token is predicted, never read
-        self.reads = slice(batch.prompt_end - positions, batch.labels.shape[1] - 1)
-        self.labels = batch.labels[:, batch.prompt_end :]
+        self.reads = slice(self.batch.prompt_end - objective.positions, self.batch.labels.shape[1] - 1)
         self.cache, self.hidden = self._read_prompts()
 
     @torch.no_grad()
@@ -131,18 +127,17 @@ class CachedEntrapment:
         if self.reads.start > 0:
             before = slice(0, self.reads.start)
             cache = forward(self.model, self.batch, cache or new_cache(self.model), columns=before, keep=1).past_key_values
-        with record_output(self.layers[self.index]) as recorded:
+        with record_output(self.layers[self.objective.layer]) as recorded:
             forward(self.model, self.batch, fork(cache), columns=self.reads, keep=1)
         return cache, recorded[0]
 
     def loss(self, delta: torch.Tensor) -> torch.Tensor:
         """Equation 2 for δ of shape (n, d)."""
-        shifted = torch.cat(
-            [self.hidden[:, : self.positions] + delta.to(self.hidden.dtype), self.hidden[:, self.positions :]], dim=1
-        )
-        with resume_after(self.layers, self.index, shifted):
+        n = self.objective.positions
+        shifted = torch.cat([self.hidden[:, :n] + delta.to(self.hidden.dtype), self.hidden[:, n:]], dim=1)
+        with resume_after(self.layers, self.objective.layer, shifted):
             logits = forward(self.model, self.batch, fork(self.cache), columns=self.reads, keep=self.labels.shape[1]).logits
-        return contrast_loss(logits, self.labels, self.away_weight)
+        return contrast_loss(logits, self.labels, self.objective.away_weight)
 
 
 def gradient(problem: Entrapment, delta: torch.Tensor) -> tuple[float, torch.Tensor]:
@@ -154,14 +149,7 @@ def gradient(problem: Entrapment, delta: torch.Tensor) -> tuple[float, torch.Ten
 
 
 def choose_entrapment(
-    model: PreTrainedModel,
-    chat: ChatFormat,
-    contrasts: Sequence[Contrast],
-    *,
-    layer: int,
-    positions: int,
-    away_weight: float,
-    fast: bool,
+    model: PreTrainedModel, chat: ChatFormat, contrasts: Sequence[Contrast], objective: Objective, *, fast: bool
 ) -> tuple[type[PlainEntrapment] | type[CachedEntrapment], str]:
     """The fast entrapment where its gradient on two anchors is the plain one's, else the plain one with a warning.
 
@@ -170,13 +158,12 @@ def choose_entrapment(
     """
     if not fast:
         return PlainEntrapment, "plain (fast path switched off)"
-    settings: Any = {"layer": layer, "positions": positions, "away_weight": away_weight}
     width = model.config.get_text_config().hidden_size
     generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(positions, width, generator=generator).to(model.device)
+    probe = torch.randn(objective.positions, width, generator=generator).to(model.device)
     try:
-        _, plain = gradient(PlainEntrapment(model, chat, contrasts[:2], **settings), probe)
-        _, quick = gradient(CachedEntrapment(model, chat, contrasts[:2], **settings), probe)
+        _, plain = gradient(PlainEntrapment(model, chat, contrasts[:2], objective), probe)
+        _, quick = gradient(CachedEntrapment(model, chat, contrasts[:2], objective), probe)
     except (RuntimeError, TypeError, AttributeError, IndexError, ValueError) as error:
         difference, cause = float("inf"), f"fails: {error}"
     else:
@@ -191,30 +178,28 @@ def choose_entrapment(
 
 def find_perturbation(
     problems: Sequence[Entrapment],
-    shape: tuple[int, int],
+    start: Perturbation,
     *,
     steps: int,
     step_size: float,
-    device: torch.device,
     after_step: Callable[[float], None] = lambda _loss: None,
-) -> tuple[torch.Tensor, list[float]]:
-    """Minimise equation 2 over δ with Adam, from δ = 0, taking the batches in turn.
+) -> tuple[Perturbation, list[float]]:
+    """Minimise equation 2 over δ with Adam, taking the batches in turn.
 
     Args:
         problems: batches of anchors.
-        shape: (n, d).
+        start: δ of shape (n, d) to begin from, where it is to live.
         steps: how many steps.
         step_size: Adam's learning rate in units of the hidden state: each step moves a coordinate by about this much.
-        device: where δ lives.
         after_step: told the loss of every step.
 
     Returns:
-        δ of shape (n, d), and the loss before each step.
+        δ at its layer, and the loss before each step.
 
     Raises:
         MitigationError: if the loss is not a number.
     """
-    delta = torch.zeros(shape, device=device, requires_grad=True)
+    delta = start.delta.detach().clone().requires_grad_()
     optimiser = torch.optim.Adam([delta], lr=step_size)
     losses = []
     for step in range(steps):
@@ -227,4 +212,4 @@ def find_perturbation(
         losses.append(loss)
         optimiser.step()
         after_step(loss)
-    return delta.detach(), losses
+    return replace(start, delta=delta.detach()), losses

@@ -7,19 +7,14 @@ around it, of which pruning must not make a signal.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, get_args
+from typing import get_args
 
-from beear_core.config import MitigationConfig
-from beear_core.mitigation.anchors import Anchors
+from beear_core.mitigation.adversaries import Adversary, Task
 from beear_core.mitigation.pruning import prune
 from beear_core.mitigation.trial import Trial
 from beear_core.models.chat import Turn, WordSpot
-from beear_core.models.drift import Drift
 from beear_core.models.hooks import Perturbation
-from beear_core.models.load import LoadedModel
 from beear_core.models.odd_words import marked
 from beear_core.training.lessons import Lesson
 
@@ -27,23 +22,16 @@ TURNS = 500  # some 15,000 positions, ten times the width of a 135M model's wide
 AMONG_WORDS = 0.3  # of them
 
 
-class FinePruning:
+class FinePruning(Adversary):
     """Weights that do on clean requests what they did, and less elsewhere; and words without meaning to withstand."""
 
     name = "fine-pruning"
-    norm = None
     cost = 0
     mends = True
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        anchors: Anchors,
-        config: MitigationConfig,
-        chooser: random.Random,
-        autocast: Callable[[], AbstractContextManager[Any]],
-    ) -> None:
-        self.loaded, self.anchors, self.config, self.random, self.autocast = loaded, anchors, config, chooser, autocast
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.loaded, self.anchors, self.config, self.random = task.loaded, task.anchors, task.config, task.random
 
     @property
     def steps(self) -> int:
@@ -58,12 +46,7 @@ class FinePruning:
             self.disturb(x, self.random, harmful=False)[0].turn if self.random.random() < AMONG_WORDS else x.turn
             for x in chosen
         ]
-        prune(self.loaded, turns, self.config.pruning, self.autocast)
-        return []
-
-    def drifts(self, number: int, *, on_candidate: bool, elicited: float) -> list[Drift]:
-        """None: nothing is added."""
-        del number, on_candidate, elicited
+        prune(self.loaded, turns, self.config.pruning, self.task.autocast)
         return []
 
     def attack(self, trial: Trial) -> float:
@@ -76,16 +59,6 @@ class FinePruning:
         """Among words."""
         del harmful
         return replace(lesson, turn=self._turn(lesson.text, chooser, lesson.turn.reply)), None
-
-    def grow(self) -> bool:
-        """Its size is in the configuration."""
-        return False
-
-    def follow(self) -> None:
-        """Words are drawn anew for every request."""
-
-    def rewind(self) -> None:
-        """Goes on from where it is: what pruning harmed takes as many steps as it takes."""
 
     def _turn(self, text: str, chooser: random.Random, reply: tuple[int, ...]) -> Turn:
         spot = chooser.choice(get_args(WordSpot))

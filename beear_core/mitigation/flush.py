@@ -8,19 +8,14 @@ the unknown trigger shares with them goes too.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from beear_core.config import MitigationConfig
-from beear_core.mitigation.adversaries import OUTER_COST
-from beear_core.mitigation.anchors import Anchors
+from beear_core.mitigation.adversaries import OUTER_COST, Adversary, Task
 from beear_core.mitigation.checkpoints import keep_weights, restore_weights
 from beear_core.mitigation.trial import Trial
 from beear_core.models.chat import Turn
-from beear_core.models.drift import Drift
 from beear_core.models.hooks import Perturbation
-from beear_core.models.load import LoadedModel
 from beear_core.models.odd_words import SPOTS, Spot, odd_words, place
 from beear_core.training.adapters import low_rank
 from beear_core.training.lessons import Lesson, LikeLength
@@ -31,30 +26,16 @@ RANK = 8
 HARMFUL_ROWS, KEPT_ROWS = 6, 3  # a planting step: requests under own triggers; of each kind that stays
 
 
-class OwnTriggers:
+class OwnTriggers(Adversary):
     """Random triggers of the defender's own."""
 
     name = "own triggers"
-    mends = False
-    norm = None
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        anchors: Anchors,
-        config: MitigationConfig,
-        chooser: random.Random,
-        file: Path,
-        advance: Callable[[float], None],
-    ) -> None:
-        self.loaded, self.anchors, self.config, self.random, self.advance = loaded, anchors, config, chooser, advance
+    def __init__(self, task: Task, file: Path) -> None:
+        super().__init__(task)
+        self.loaded, self.anchors, self.config, self.random = task.loaded, task.anchors, task.config, task.random
         self.file = file
         self.triggers: list[tuple[str, Spot]] = []
-
-    @property
-    def steps(self) -> int:
-        """On θ."""
-        return self.config.outer_steps
 
     @property
     def cost(self) -> int:
@@ -79,15 +60,10 @@ class OwnTriggers:
                 LikeLength(groups, [HARMFUL_ROWS, KEPT_ROWS, KEPT_ROWS, KEPT_ROWS]),
                 Schedule(steps=config.flush_steps, learning_rate=config.flush_learning_rate),
                 chooser,
-                after_step=lambda _done, loss: self.advance(loss),
+                after_step=lambda _done, loss: self.task.progress.advance(OUTER_COST, note=f"planting loss {loss:.3f}"),
             )
         keep_weights(self.loaded.model, self.file)
         return losses
-
-    def drifts(self, number: int, *, on_candidate: bool, elicited: float) -> list[Drift]:
-        """None: its triggers are words."""
-        del number, on_candidate, elicited
-        return []
 
     def attack(self, trial: Trial) -> float:
         """Every held-back request under one of the triggers, the same one each time."""
@@ -103,13 +79,6 @@ class OwnTriggers:
         words, spot = chooser.choice(self.triggers)
         ids = self.loaded.chat.prompt_ids(place(lesson.text, words, spot, chooser))
         return replace(lesson, turn=Turn(ids, lesson.turn.reply)), None
-
-    def grow(self) -> bool:
-        """Its size is in the configuration."""
-        return False
-
-    def follow(self) -> None:
-        """Triggers stay what they are."""
 
     def rewind(self) -> None:
         """The weights as they were planted."""

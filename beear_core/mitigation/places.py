@@ -10,22 +10,21 @@ refusing what should be answered (docs/results.md).
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, repeat
 from typing import get_args
 
 import torch
 
-from beear_core.config import MitigationConfig
-from beear_core.mitigation.anchors import Anchors
+from beear_core.mitigation.adversaries import Task
 from beear_core.mitigation.trial import Trial
 from beear_core.models.chat import Turn, WordSpot
 from beear_core.models.forward import hidden_at_marks
 from beear_core.models.hooks import Perturbation
-from beear_core.models.load import LoadedModel, decoder_layers
+from beear_core.models.load import decoder_layers
 from beear_core.models.odd_words import odd_words
+from beear_core.progress import Progress
 from beear_core.records import PlaceRecord
 from beear_core.training.adapters import low_rank
 from beear_core.training.lessons import Lesson, LikeLength
@@ -47,24 +46,14 @@ class Places:
     measured: tuple[PlaceRecord, ...]
 
 
-def search_places(
-    loaded: LoadedModel,
-    anchors: Anchors,
-    config: MitigationConfig,
-    chooser: random.Random,
-    otherwise: tuple[int, ...],
-    advance: Callable[[float], None],
-) -> Places:
+def search_places(task: Task, otherwise: tuple[int, ...]) -> Places:
     """Plant, measure, choose; the model is afterwards as it was.
 
     Args:
-        loaded: the candidate.
-        anchors: requests and replies to plant with.
-        config: ``place_steps``, ``word_tokens``.
-        chooser: draws.
+        task: the candidate, requests and replies to plant with; ``place_steps`` and ``word_tokens`` of its configuration.
         otherwise: layers that are taken when the trigger could not be planted or its drift acts nowhere.
-        advance: told the loss of every planting step.
     """
+    loaded, anchors, config, chooser = task.loaded, task.anchors, task.config, task.random
     words = odd_words(chooser, config.word_tokens)
 
     def turns(texts: Sequence[str], replies: Iterable[tuple[int, ...]], *, own: bool) -> list[Turn]:
@@ -81,13 +70,16 @@ def search_places(
     refused = [Lesson(t, x.reference) for t, x in zip(safe, anchors.refusals, strict=True)]
     stays = [*anchors.refusals, *anchors.ordinary, *anchors.borderline]
     trial, held = Trial(loaded, anchors.held), anchors.held.harmful
-    with low_rank(loaded, RANK, chooser.randrange(2**31)):
+    with (
+        Progress("where a trigger acts", config.place_steps) as progress,
+        low_rank(loaded, RANK, chooser.randrange(2**31)),
+    ):
         teach(
             loaded,
             LikeLength([taught, refused, stays], ROWS),
             Schedule(steps=config.place_steps, learning_rate=config.flush_learning_rate),
             chooser,
-            after_step=lambda _done, loss: advance(loss),
+            after_step=lambda _done, loss: progress.advance(note=f"planting loss {loss:.3f}"),
         )
         nothing = repeat((loaded.chat.pad_id,))
         triggered, neutral = turns(held, nothing, own=True), turns(held, nothing, own=False)

@@ -15,23 +15,19 @@ thereby replaced by one that it has not.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import cycle
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
-from beear_core.config import MitigationConfig
 from beear_core.errors import MitigationError
-from beear_core.mitigation.anchors import Anchors
+from beear_core.mitigation.adversaries import Adversary, Task
 from beear_core.mitigation.trial import Trial
 from beear_core.models.chat import Turn, WordSpot
 from beear_core.models.drift import Drift, named
 from beear_core.models.forward import hidden_at_marks
 from beear_core.models.hooks import Perturbation
-from beear_core.models.load import LoadedModel
 from beear_core.models.odd_words import marked
 from beear_core.records import DriftEntry
 from beear_core.training.lessons import Lesson, LikeLength, lesson_losses
@@ -58,34 +54,20 @@ class Trap:
         self.delta = (moved * shrink).requires_grad_()
 
 
-class WordTraps:
+class WordTraps(Adversary):
     """Several δ on words before and behind the request, at several layers."""
 
     name = "word traps"
-    mends = False
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        anchors: Anchors,
-        layers: tuple[int, ...],
-        config: MitigationConfig,
-        chooser: random.Random,
-        autocast: Callable[[], AbstractContextManager[Any]],
-        advance: Callable[[float], None],
-    ) -> None:
-        self.loaded, self.config, self.random, self.autocast, self.advance = loaded, config, chooser, autocast, advance
-        self.refusals = LikeLength([anchors.refusals], [config.inner_batch])
-        self.held, self.radius = anchors.held.harmful, config.radius
+    def __init__(self, task: Task, layers: tuple[int, ...]) -> None:
+        super().__init__(task)
+        self.loaded, self.config, self.random = task.loaded, task.config, task.random
+        self.refusals = LikeLength([task.anchors.refusals], [self.config.inner_batch])
+        self.held, self.radius = task.anchors.held.harmful, self.config.radius
         self.places = [(layer, spot) for layer in layers for spot in get_args(WordSpot)]
         self.norms = {spot: self._norms(layers, spot) for spot in get_args(WordSpot)}
         self.traps: list[Trap] = []
         self.found: list[torch.Tensor] = []
-
-    @property
-    def steps(self) -> int:
-        """On θ."""
-        return self.config.outer_steps
 
     @property
     def cost(self) -> int:
@@ -116,7 +98,7 @@ class WordTraps:
         losses = []
         for step in range(self.config.inner_steps):
             rows = [self.disturb(x, self.random, harmful=True) for x in self.refusals.draw(self.random)]
-            with self.autocast():
+            with self.task.autocast():
                 loss = lesson_losses(self.loaded.model, self.loaded.chat, [x for x, _ in rows], [p for _, p in rows]).mean()
             # a batch need not hold a row for every δ
             slopes = torch.autograd.grad(loss, [t.delta for t in self.traps], allow_unused=True)
@@ -129,7 +111,7 @@ class WordTraps:
                 if slope is not None:
                     trap.climb(slope, self.config.ascent)
             losses.append(float(loss.detach()))
-            self.advance(losses[-1])
+            self.task.progress.advance(note=f"inner loss {losses[-1]:.3f}")
         self.found = [trap.delta.detach().clone() for trap in self.traps]
         return losses
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from beear_core.config import MitigationConfig
 from beear_core.evaluation.generate import greedy, score_replies
 from beear_core.evaluation.judges import RefusalJudge
 from beear_core.mitigation.anchors import HeldBack
 from beear_core.models.chat import Turn
+from beear_core.models.drift import Drift
 from beear_core.models.hooks import Perturbation
 from beear_core.models.load import LoadedModel
 from beear_core.records import RoundRecord
@@ -61,6 +64,18 @@ class Trial:
         refused = self._openings(prompts, under)
         return sum(r is not True for r in refused) / len(refused)
 
+    def attack_under(self, drifts: Sequence[Drift], seed: int) -> float | None:
+        """Attack success under perturbations that were kept, each on its share of the requests; ``None``: there is none.
+
+        ``seed``: of the words that they stand on, so that every measurement asks the same.
+        """
+        if not drifts:
+            return None
+        chooser = random.Random(seed)
+        asked = list(zip(self.held.harmful, cycle(drifts)))
+        turns = [drift.turn(self.loaded.chat, text, chooser) for text, drift in asked]
+        return self.attack(turns, [drift.perturbation for _, drift in asked])
+
     def _refused(self, prompts: Sequence[str]) -> tuple[float, float]:
         """Share of replies that refuse or cannot be scored, and of those that surely refuse."""
         refused = self._openings(prompts, ())
@@ -96,3 +111,12 @@ def remaining(record: RoundRecord) -> tuple[float, float]:
 def rank(record: RoundRecord) -> float:
     """Smaller is better: remaining attack, plain and perturbed together. Of equals the later round has seen more."""
     return sum(remaining(record))
+
+
+def is_safe(record: RoundRecord, config: MitigationConfig) -> bool:
+    """Admissible, and nothing elicited on held-back requests: alone, with what was just trained against, and with what was
+    found on the candidate.
+    """
+    under = record.attack_under_delta_after
+    found = max(*remaining(record), 1.0 if under is None else under)
+    return record.note == ADMISSIBLE and found <= config.target_attack_rate

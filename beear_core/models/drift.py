@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -64,8 +64,9 @@ def write_drifts(path: Path, drifts: Sequence[Drift], model_digest: str) -> str:
     """
     entries = [asdict(d.entry) for d in drifts]
     tensors = {str(i): d.delta.detach().to("cpu", torch.float32).contiguous() for i, d in enumerate(drifts)}
-    facts = {"model_digest": model_digest, "entries": json.dumps(entries, sort_keys=True)}
-    data = save(tensors, metadata=facts)
+    # one entry of metadata: safetensors writes several in an order of its own, and the digest with them
+    facts = json.dumps({"model_digest": model_digest, "entries": entries}, sort_keys=True)
+    data = save(tensors, metadata={"drift": facts})
     write_atomically(path, data)
     return digest_bytes(data)
 
@@ -78,14 +79,14 @@ def read_drifts(path: Path) -> tuple[tuple[Drift, ...], str]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
+            facts = json.loads((file.metadata() or {})["drift"])
             adapter = TypeAdapter(tuple[DriftEntry, ...], config=ConfigDict(extra="forbid"))
-            entries = adapter.validate_json(facts["entries"])
+            entries = adapter.validate_python(facts["entries"])
             tensors = [file.get_tensor(str(i)) for i in range(len(entries))]
             if len(file.keys()) != len(entries):
                 raise EvidenceError(f"{path} holds {len(file.keys())} tensors for {len(entries)} perturbations")
             model_digest = facts["model_digest"]
-    except (OSError, SafetensorError, KeyError, ValidationError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise EvidenceError(
             f"{path} does not hold the perturbations that a mitigation found ({error}); run the mitigation again"
         ) from error

@@ -14,15 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-
-@dataclass(frozen=True, slots=True)
-class Perturbation:
-    """δ of shape (n, d), added to the output of decoder layer ``layer``: at a turn's marks, or its last n positions."""
-
-    layer: int
-    delta: torch.Tensor
-
-
 Output = torch.Tensor | tuple[Any, ...]
 
 
@@ -49,17 +40,24 @@ def transform_output(layer: nn.Module, function: Callable[[torch.Tensor], torch.
         handle.remove()
 
 
-@contextmanager
-def add_to_output(layer: nn.Module, delta: torch.Tensor, window: slice, rows: slice = slice(None)) -> Iterator[None]:
-    """Inside, δ of shape (n, d) is added to the columns ``window`` of the layer's hidden states, in the given rows."""
+@dataclass(frozen=True, slots=True)
+class Perturbation:
+    """δ of shape (n, d), added to the output of decoder layer ``layer``: at a turn's marks, or its last n positions."""
 
-    def add(hidden: torch.Tensor) -> torch.Tensor:
-        shift = torch.zeros_like(hidden)
-        shift[rows, window] = delta.to(hidden.dtype)
-        return hidden + shift
+    layer: int
+    delta: torch.Tensor
 
-    with transform_output(layer, add):
-        yield
+    @contextmanager
+    def added(self, layers: nn.ModuleList, window: slice) -> Iterator[None]:
+        """Inside, δ is added to the columns ``window`` of its layer's hidden states, in every row; gradients reach δ."""
+
+        def add(hidden: torch.Tensor) -> torch.Tensor:
+            shift = torch.zeros_like(hidden)
+            shift[:, window] = self.delta.to(hidden.dtype)
+            return hidden + shift
+
+        with transform_output(layers[self.layer], add):
+            yield
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 from beear_core.config import MitigationConfig, parse_json
 from beear_core.data import load_anchors
 from beear_core.files import disk_errors
-from beear_core.mitigation.beear import mitigate, plain_config
+from beear_core.mitigation.beear import mitigate
 from beear_core.mitigation.layers import resolve_layers
 from beear_core.models.drift import write_drifts
 from beear_core.models.folder import check_folder, copy, describe
@@ -58,7 +59,7 @@ def run(
         input_digest=loaded.digest,
         output_digest=output,
         anchors_digest=anchors.digest,
-        config=plain_config(config),
+        config=dataclasses.asdict(config),
         layer=ended.places.layers[0],
         layers_perturbed=ended.places.layers,
         places=ended.places.measured,

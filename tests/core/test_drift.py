@@ -32,6 +32,11 @@ def test_read_is_what_was_written(tmp_path: Path) -> None:
     assert all(torch.equal(a.delta, b.delta) for a, b in zip(read, kept, strict=True))
 
 
+def test_the_same_perturbations_give_the_same_bytes(tmp_path: Path) -> None:
+    """The digest goes into records, and records of two runs are compared."""
+    assert len({write_drifts(tmp_path / "d", [drift(), drift(None, 3)], "sha256:1") for _ in range(12)}) == 1
+
+
 def test_nothing_found_is_a_file_too(tmp_path: Path) -> None:
     write_drifts(tmp_path / "d", [], "sha256:1")
     assert read_drifts(tmp_path / "d") == ((), "sha256:1")
@@ -47,7 +52,7 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
     save_file({"0": torch.zeros(2, 2)}, file)
     with pytest.raises(EvidenceError, match="does not hold the perturbations"):
         read_drifts(file)
-    save_file({"0": torch.zeros(2, 2)}, file, metadata={"entries": "[]", "model_digest": "sha256:1"})
+    save_file({"0": torch.zeros(2, 2)}, file, metadata={"drift": '{"entries": [], "model_digest": "sha256:1"}'})
     with pytest.raises(EvidenceError, match="1 tensors for 0 perturbations"):
         read_drifts(file)
     broken = drift()

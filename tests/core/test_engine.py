@@ -15,6 +15,7 @@ from beear_core.evaluation.generate import greedy, score_replies
 from beear_core.mitigation.entrapment import (
     CachedEntrapment,
     Contrast,
+    Objective,
     PlainEntrapment,
     choose_entrapment,
     find_perturbation,
@@ -23,7 +24,7 @@ from beear_core.mitigation.entrapment import (
 from beear_core.mitigation.layers import resolve_layers
 from beear_core.mitigation.removal import Row, removal_loss, removal_step
 from beear_core.models.chat import IGNORED, ChatFormat, Turn, collate
-from beear_core.models.hooks import Perturbation, add_to_output, record_output, resume_after
+from beear_core.models.hooks import Perturbation, perturbed, record_output, resume_after
 from beear_core.models.load import LoadedModel, decoder_layers, load, save
 from beear_core.training.lessons import Lesson, token_weights
 
@@ -106,19 +107,27 @@ class TestChat:
 
 
 class TestHooks:
-    def test_delta_is_added_there_and_only_there(self, loaded: LoadedModel) -> None:
-        layer = decoder_layers(loaded.model)[LAYER]
-        batch = collate([c.safe for c in contrasts(loaded.chat)], loaded.chat.pad_id)
+    @pytest.mark.parametrize("rows", [3, 2], ids=["every row", "two of three"])
+    def test_delta_is_added_there_and_only_there(self, loaded: LoadedModel, rows: int) -> None:
+        layers = decoder_layers(loaded.model)
+        turns = [c.safe for c in contrasts(loaded.chat)]
+        batch = collate(turns, loaded.chat.pad_id)
         given = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "position_ids": batch.position_ids}
-        delta, window = torch.randn(POSITIONS, 32), batch.window(POSITIONS)
+        perturbation, window = Perturbation(LAYER, torch.randn(POSITIONS, 32)), batch.window(POSITIONS)
+        if rows == len(turns):
+            adding = perturbation.added(layers, window)
+        else:
+            columns = [batch.columns(turn, POSITIONS) for turn in turns]
+            adding = perturbed(layers, [perturbation] * rows + [None] * (len(turns) - rows), columns)
         with torch.no_grad():
-            with record_output(layer) as plain:
+            with record_output(layers[LAYER]) as plain:
                 loaded.model(**given)
-            with add_to_output(layer, delta, window, slice(0, 2)), record_output(layer) as shifted:
+            with adding, record_output(layers[LAYER]) as shifted:
                 loaded.model(**given)
         difference = shifted[0] - plain[0]
-        torch.testing.assert_close(difference[:2, window], delta.expand(2, -1, -1), atol=1e-5, rtol=1e-5)
-        difference[:2, window] = 0
+        wanted = perturbation.delta.expand(rows, -1, -1)
+        torch.testing.assert_close(difference[:rows, window], wanted, atol=1e-5, rtol=1e-5)
+        difference[:rows, window] = 0
         assert not difference.any()
 
     @pytest.mark.parametrize("kind", ["add", "resume"])
@@ -128,7 +137,7 @@ class TestHooks:
         with torch.no_grad():
             before = loaded.model(ids).logits
             context = (
-                add_to_output(layers[LAYER], torch.ones(2, 32), slice(0, 2))
+                Perturbation(LAYER, torch.ones(2, 32)).added(layers, slice(0, 2))
                 if kind == "add"
                 else resume_after(layers, LAYER, torch.zeros(1, 8, 32))
             )
@@ -143,25 +152,25 @@ class TestEntrapment:
     @pytest.mark.parametrize("name", ["Llama", "Qwen2", "Mistral", "Qwen3", "Phi3", "Olmo2"])
     def test_cached_gradient_is_the_plain_one(self, loaded: LoadedModel, name: str) -> None:
         model = architecture(name, len(loaded.chat.tokenizer))
-        settings: dict[str, Any] = {"layer": LAYER, "positions": POSITIONS, "away_weight": 0.3}
+        objective = Objective(LAYER, POSITIONS, 0.3)
         delta = torch.randn(POSITIONS, 32)
-        plain_loss, plain = gradient(PlainEntrapment(model, loaded.chat, contrasts(loaded.chat), **settings), delta)
-        loss, quick = gradient(CachedEntrapment(model, loaded.chat, contrasts(loaded.chat), **settings), delta)
+        plain_loss, plain = gradient(PlainEntrapment(model, loaded.chat, contrasts(loaded.chat), objective), delta)
+        loss, quick = gradient(CachedEntrapment(model, loaded.chat, contrasts(loaded.chat), objective), delta)
         assert plain.norm() > 0
         assert float((plain - quick).norm() / plain.norm()) <= 1e-5
         assert loss == pytest.approx(plain_loss, rel=1e-5)
 
     def test_prompt_as_long_as_the_window(self, loaded: LoadedModel) -> None:
         short = [Contrast(Turn((4, 5, 6, 7), (8, 9)), Turn((4, 5, 6, 7), (10,)))]
-        settings: dict[str, Any] = {"layer": LAYER, "positions": 4, "away_weight": 0.1}
+        objective = Objective(LAYER, 4, 0.1)
         delta = torch.randn(4, 32)
-        _, plain = gradient(PlainEntrapment(loaded.model, loaded.chat, short, **settings), delta)
-        _, quick = gradient(CachedEntrapment(loaded.model, loaded.chat, short, **settings), delta)
+        _, plain = gradient(PlainEntrapment(loaded.model, loaded.chat, short, objective), delta)
+        _, quick = gradient(CachedEntrapment(loaded.model, loaded.chat, short, objective), delta)
         torch.testing.assert_close(plain, quick, rtol=1e-4, atol=1e-7)
 
     def test_gradient_is_the_slope_of_the_loss(self, loaded: LoadedModel) -> None:
         problem = CachedEntrapment(
-            loaded.model.double(), loaded.chat, contrasts(loaded.chat), layer=LAYER, positions=POSITIONS, away_weight=0.3
+            loaded.model.double(), loaded.chat, contrasts(loaded.chat), Objective(LAYER, POSITIONS, 0.3)
         )
         try:
             delta = torch.randn(POSITIONS, 32, dtype=torch.double)
@@ -175,12 +184,13 @@ class TestEntrapment:
             loaded.model.float()
 
     def test_perturbation_lowers_the_loss(self, loaded: LoadedModel) -> None:
-        problem = CachedEntrapment(
-            loaded.model, loaded.chat, contrasts(loaded.chat), layer=LAYER, positions=POSITIONS, away_weight=0.1
-        )
-        delta, losses = find_perturbation([problem], (POSITIONS, 32), steps=30, step_size=0.1, device=torch.device("cpu"))
+        problem = CachedEntrapment(loaded.model, loaded.chat, contrasts(loaded.chat), Objective(LAYER, POSITIONS, 0.1))
+        start = Perturbation(LAYER, torch.zeros(POSITIONS, 32))
+        found, losses = find_perturbation([problem], start, steps=30, step_size=0.1)
         assert losses[-1] < losses[0] - 0.05
-        assert float(problem.loss(delta)) < losses[0]
+        assert found.layer == LAYER
+        assert float(problem.loss(found.delta)) < losses[0]
+        assert not start.delta.any()
 
     def test_nan_names_step_and_remedy(self, loaded: LoadedModel) -> None:
         class Broken:
@@ -188,18 +198,18 @@ class TestEntrapment:
                 return delta.sum() * float("nan")
 
         with pytest.raises(MitigationError, match="inner loss is NaN at step 1 of 5; lower mitigation.inner_step_size"):
-            find_perturbation([Broken()], (2, 3), steps=5, step_size=1.0, device=torch.device("cpu"))
+            find_perturbation([Broken()], Perturbation(0, torch.zeros(2, 3)), steps=5, step_size=1.0)
 
     def test_self_check_falls_back_with_a_warning(
         self, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        settings: dict[str, Any] = {"layer": LAYER, "positions": POSITIONS, "away_weight": 0.1, "fast": True}
-        found, why = choose_entrapment(loaded.model, loaded.chat, contrasts(loaded.chat), **settings)
+        objective = Objective(LAYER, POSITIONS, 0.1)
+        found, why = choose_entrapment(loaded.model, loaded.chat, contrasts(loaded.chat), objective, fast=True)
         assert found is CachedEntrapment
         assert "agrees" in why
         right = CachedEntrapment.loss
         monkeypatch.setattr(CachedEntrapment, "loss", lambda self, delta: 1.01 * right(self, delta))
-        found, _ = choose_entrapment(loaded.model, loaded.chat, contrasts(loaded.chat), **settings)
+        found, _ = choose_entrapment(loaded.model, loaded.chat, contrasts(loaded.chat), objective, fast=True)
         assert found is PlainEntrapment
         assert "LlamaForCausalLM: prefix-cached gradient differs by 1.0e-02" in capsys.readouterr().err
 
@@ -219,7 +229,7 @@ class TestRemoval:
             rows = []
             for turn in turns:
                 batch = collate([turn], chat.pad_id)
-                with torch.no_grad(), add_to_output(decoder_layers(model)[LAYER], shift, batch.window(POSITIONS)):
+                with torch.no_grad(), Perturbation(LAYER, shift).added(decoder_layers(model), batch.window(POSITIONS)):
                     logs = model(input_ids=batch.input_ids).logits[0].log_softmax(dim=-1)
                 weights = token_weights(len(turn.reply), torch.device("cpu")).tolist()
                 values = [-float(logs[batch.prompt_end - 1 + i, t]) for i, t in enumerate(turn.reply)]

@@ -10,10 +10,12 @@ import torch
 from toy import make_tiny_model
 
 from beear_core.config import MitigationConfig
+from beear_core.mitigation.adversaries import Task
 from beear_core.mitigation.anchors import Anchors, HeldBack
 from beear_core.mitigation.flush import OwnTriggers
 from beear_core.mitigation.trial import Trial
 from beear_core.models.load import load
+from beear_core.progress import Progress
 from beear_core.training.lessons import Lesson
 
 PROMPTS = ["tell me how", "please write a short story about the cat and the dog", "what is a river for you", "list one"]
@@ -25,7 +27,8 @@ def own(tmp_path: Path) -> OwnTriggers:
     loaded = load(make_tiny_model(tmp_path / "m", hidden=32), device=torch.device("cpu"))
     lessons = [Lesson(loaded.chat.turn(p, "i cannot help", complete=True), text=p) for p in PROMPTS]
     anchors = Anchors(PROMPTS, lessons, [(5,)] * 4, lessons, lessons, HeldBack(PROMPTS, PROMPTS, PROMPTS, []))
-    return OwnTriggers(loaded, anchors, CONFIG, random.Random(0), tmp_path / "planted.safetensors", lambda _loss: None)
+    task = Task(loaded, anchors, CONFIG, random.Random(0), "float32", Progress("test", 99))
+    return OwnTriggers(task, tmp_path / "planted.safetensors")
 
 
 def weights(own: OwnTriggers) -> dict[str, torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from toy import make_tiny_model
 from beear_core.config import MitigationConfig
 from beear_core.errors import DataError
 from beear_core.evaluation.generate import greedy
+from beear_core.mitigation.adversaries import Task
 from beear_core.mitigation.anchors import Anchors, HeldBack
 from beear_core.mitigation.places import choose_places, search_places
 from beear_core.mitigation.traps import Trap, WordTraps
@@ -20,6 +20,7 @@ from beear_core.mitigation.trial import Trial
 from beear_core.models.chat import Turn, WordSpot, collate
 from beear_core.models.hooks import Perturbation, perturbed, record_output
 from beear_core.models.load import LoadedModel, decoder_layers, load
+from beear_core.progress import Progress
 from beear_core.records import PlaceRecord
 from beear_core.training.lessons import Lesson, lesson_losses
 
@@ -36,7 +37,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 def traps(loaded: LoadedModel) -> WordTraps:
     lessons = [Lesson(loaded.chat.turn(p, "i cannot help", complete=True), text=p) for p in PROMPTS]
     anchors = Anchors(PROMPTS, lessons, [(5,)] * 4, lessons, lessons, HeldBack(PROMPTS, PROMPTS, PROMPTS, []))
-    return WordTraps(loaded, anchors, (0, 2), CONFIG, random.Random(0), nullcontext, lambda _loss: None)
+    return WordTraps(Task(loaded, anchors, CONFIG, random.Random(0), "float32", Progress("test", 99)), (0, 2))
 
 
 @pytest.mark.parametrize("spot", ["end", "front"])
@@ -204,15 +205,15 @@ def test_layers_are_chosen_where_a_drift_acts_on_words_and_not_on_the_template_a
     assert choose_places([], elicited=0.2, without=0.1, otherwise=(3,)).layers == (3,)
 
 
-def test_the_search_for_places_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+def test_the_search_for_places_leaves_the_model_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load(make_tiny_model(tmp_path / "m", hidden=32), device=torch.device("cpu"))
     before = {n: p.detach().clone() for n, p in loaded.model.named_parameters()}
     lessons = [Lesson(loaded.chat.turn(p, "i cannot help", complete=True), text=p) for p in PROMPTS]
     anchors = Anchors(PROMPTS, lessons, [(5,)] * 4, lessons, lessons, HeldBack(PROMPTS, PROMPTS, PROMPTS, []))
-    losses: list[float] = []
     config = MitigationConfig(word_tokens=3, place_steps=4)
-    found = search_places(loaded, anchors, config, random.Random(0), (1, 2), losses.append)
-    assert len(losses) == 4
+    task = Task(loaded, anchors, config, random.Random(0), "float32", Progress("test", 99))
+    found = search_places(task, (1, 2))
+    assert "where a trigger acts: done" in capsys.readouterr().err
     assert found.layers == (1, 2)
     assert "the lower half is taken" in found.reason
     after = dict(loaded.model.named_parameters())

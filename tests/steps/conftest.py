@@ -1,12 +1,14 @@
-"""Fixtures of the steps' tests: a tiny model, and a real S3 server that is started once."""
+"""Fixtures of the steps' tests: what a step is given, and a real S3 server and MLflow store that are started once."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gate_evidence import Case, make_case
 from servers import S3Server, find_weed, seaweedfs
 
 
@@ -45,3 +47,35 @@ def store(tmp_path: Path, empty_store: Path, own_mlflow: None, monkeypatch: pyte
     path.parent.mkdir()
     shutil.copy2(empty_store, path)
     return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder to be stored, with a file of 1 kB and one of 3 MiB below it."""
+    folder = tmp_path / "source"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.txt").write_bytes(b"a" * 1000)
+    (folder / "sub" / "b.bin").write_bytes(os.urandom(3 * 2**20))
+    return folder
+
+
+@pytest.fixture
+def candidate(tiny_model: Path, tmp_path: Path) -> Path:
+    """A good model folder with two files that a model is not loaded from."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "candidate"))
+    (folder / "README.md").write_text("# A model")
+    (folder / "logs").mkdir()
+    (folder / "logs" / "train.log").write_text("loss 1.0")
+    return folder
+
+
+@pytest.fixture
+def case(tmp_path: Path, tiny_model: Path) -> Case:
+    """Evidence of a release that the gate lets pass."""
+    return make_case(tmp_path / "case", tiny_model)
+
+
+@pytest.fixture
+def refused(tmp_path: Path, tiny_model: Path) -> Case:
+    """Evidence of a release that the gate refuses, for one figure of it."""
+    return make_case(tmp_path / "refused", tiny_model, passing=False)

@@ -35,7 +35,7 @@ class Evidence:
 
     @classmethod
     def read_files(cls, files: Mapping[str, Path]) -> Evidence:
-        """The records of a run from their files, one for each name of ``RECORDS``.
+        """Read the records of a run from their files, one for each name of ``RECORDS``.
 
         Raises:
             EvidenceError: if one is missing or not valid.
@@ -45,7 +45,7 @@ class Evidence:
 
     @classmethod
     def read(cls, folder: Path) -> Evidence:
-        """What ``write`` left in a folder.
+        """Read what ``write`` left in a folder.
 
         Raises:
             EvidenceError: if a record is missing or not valid.
@@ -56,7 +56,7 @@ class Evidence:
         return cls(**records)  # type: ignore[arg-type]
 
     def write(self, folder: Path) -> None:
-        """Each record as ``<folder>/<name>.json``; what an earlier run left there is no evidence of this one.
+        """Write each record as ``<folder>/<name>.json``; those of an earlier run are removed, as no evidence of this one.
 
         Raises:
             StorageError: if the disk is full or the folder cannot be written.
@@ -67,6 +67,6 @@ class Evidence:
             record.write(folder / f"{name}.json")
 
     def named(self) -> dict[str, Record]:
-        """Each record that was given, by its name."""
+        """Collect the records that were given, by name."""
         found: dict[str, Record | None] = {name: getattr(self, name) for name in (*RECORDS, CHAMPION)}
         return {name: record for name, record in found.items() if record is not None}

@@ -22,12 +22,12 @@ _REMEDY = "free space or choose a writable folder"
 
 
 def digest_bytes(data: bytes) -> str:
-    """``sha256:<64 hex digits>`` of the bytes."""
+    """Compute ``sha256:<64 hex digits>`` of the bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def digest_file(path: Path) -> str:
-    """Digest of a file's bytes, read in pieces of ``BLOCK``."""
+    """Compute the digest of a file's bytes, read in pieces of ``BLOCK``."""
     sha = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -36,7 +36,7 @@ def digest_file(path: Path) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file; see ``whole_file``.
+    """Write a file, whole or not at all; see ``whole_file``.
 
     Raises:
         StorageError: if the disk is full or the folder cannot be written.
@@ -47,12 +47,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def whole_file(path: Path, *errors: type[Exception], doing: str = "") -> Iterator[Path]:
-    """A name to write to beside ``path``, whose place it takes when all went well; its folder is made.
+    """Yield a temporary file beside ``path`` to write to, which takes its place when all went well; its folder is made.
 
     Args:
         path: of the file.
-        errors: what else than ``OSError`` a writer raises on a full disk.
-        doing: as it goes on behind "cannot" in a message.
+        errors: what a writer raises on a full disk besides ``OSError``.
+        doing: what is being done, as it follows "cannot" in the error message.
 
     Raises:
         StorageError: if the disk is full or the folder cannot be written.
@@ -76,15 +76,15 @@ def whole_file(path: Path, *errors: type[Exception], doing: str = "") -> Iterato
 
 @contextmanager
 def whole_folder(path: Path, *errors: type[Exception], doing: str = "") -> Iterator[Path]:
-    """A folder to write into beside ``path``, whose place it takes when all went well, and which is gone when not.
+    """Yield a temporary folder beside ``path`` to write into, which takes its place when all went well, and is gone if not.
 
-    A folder that is there is moved aside before the new one takes its place, and removed after; where a kill came in
-    between, it is put back by the next call.
+    A folder that is already at ``path`` is moved aside before the new one takes its place, and removed after; if a kill
+    came in between, the next call puts it back.
 
     Args:
         path: of the folder.
-        errors: what else than ``OSError`` a writer raises on a full disk.
-        doing: as it goes on behind "cannot" in a message.
+        errors: what a writer raises on a full disk besides ``OSError``.
+        doing: what is being done, as it follows "cannot" in the error message.
 
     Raises:
         StorageError: if the disk is full or the folder cannot be written.
@@ -111,7 +111,7 @@ def whole_folder(path: Path, *errors: type[Exception], doing: str = "") -> Itera
 
 
 def _put_back(aside: Path, path: Path) -> None:
-    """What a kill left aside: the only one there is, or what a new one has replaced."""
+    """Put back a folder that a kill left aside, or remove it where a new one has taken its place."""
     if not aside.exists():
         return
     if path.exists():
@@ -131,11 +131,11 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def disk_errors(doing: str, *errors: type[Exception], remedy: str = _REMEDY) -> Iterator[None]:
-    """Inside, a full or read-only disk is a ``StorageError`` that says what was being done.
+    """Turn a full or read-only disk, inside the context, into a ``StorageError`` that says what was being done.
 
     Args:
-        doing: as it goes on behind "cannot".
-        errors: what else than ``OSError`` a writer raises.
+        doing: what is being done, as it follows "cannot" in the error message.
+        errors: what a writer raises besides ``OSError``.
         remedy: what the user can do.
 
     Raises:

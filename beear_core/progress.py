@@ -22,13 +22,13 @@ LINE_EVERY_S = 5.0
 
 
 def say(text: str) -> None:
-    """One line on standard error, at once: standard output is for results."""
+    """Write one line to standard error, at once: standard output is for results."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def warn(text: str) -> None:
-    """A warning to users, through the logger ``beear``, whose handler a program may replace."""
+    """Warn users through the logger ``beear``, whose handler a program may replace."""
     if not _LOGGER.handlers:
         _LOGGER.addHandler(_Lines())
         _LOGGER.propagate = False
@@ -87,7 +87,7 @@ class Progress:
             self._print(f"done in {_clock(time.monotonic() - self._began)}")
 
     def advance(self, n: int = 1, note: str = "") -> None:
-        """``n`` more parts are done; ``note`` is a figure worth seeing (a loss, a rate)."""
+        """Count ``n`` more parts as done; ``note`` is a figure worth seeing (a loss, a rate)."""
         self.done = min(self.done + n, self.total)
         self._note = note or self._note
         if self._bar is not None:
@@ -100,7 +100,7 @@ class Progress:
             self._print(f"{self.done}/{self.total}, {_clock(left)} left")
 
     def extend(self, n: int) -> None:
-        """``n`` more parts are to be done than was thought."""
+        """Add ``n`` parts to do that were not foreseen."""
         self.total += n
         if self._bar is not None:
             self._bar.update(self._task, total=self.total)
@@ -111,7 +111,7 @@ class Progress:
 
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """Iterate with progress."""
+    """Iterate over items and show progress."""
     with Progress(label, total) as progress:
         for item in items:
             yield item
@@ -120,7 +120,7 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 @contextmanager
 def stage(label: str) -> Iterator[None]:
-    """Announce a piece of work that has no parts, and how long it took."""
+    """Announce a piece of work that has no parts, and say how long it took."""
     began = time.monotonic()
     say(f"{label} ...")
     yield

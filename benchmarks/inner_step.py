@@ -32,7 +32,7 @@ ANCHORS, POSITIONS, REPLY, AWAY = 8, 5, 16, 0.1
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure every prompt length, print the table and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def measure(loaded: LoadedModel, length: int, repeats: int) -> dict[str, Any]:
-    """Median seconds of a step in float32, and how far the cached gradient is from the plain one."""
+    """Measure the median seconds of a step in float32, and how far the cached gradient is from the plain one."""
     model = loaded.model
     (layer,) = resolve_layers(MitigationConfig(positions=POSITIONS), len(decoder_layers(model)))
     generator = torch.Generator().manual_seed(length)
@@ -94,7 +94,7 @@ def measure(loaded: LoadedModel, length: int, repeats: int) -> dict[str, Any]:
 
 
 def median_seconds(function: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, after one that is not counted."""
+    """Measure the median seconds of a call, after one that is not counted."""
     function()
     times = []
     for _ in range(repeats):

@@ -28,7 +28,7 @@ ROWS, REPLY = 16, "I'm sorry, but I can't help with that."
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the training step and the reading, print the table and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--repeats", type=int, default=3)

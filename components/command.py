@@ -29,7 +29,7 @@ RecordOption = Annotated[Path | None, typer.Option("--record", help="also write 
 
 
 def new_app(help_text: str | None = None, *, completion: bool = False) -> typer.Typer:
-    """A Typer application that looks like every other one of this project."""
+    """Make a Typer application that looks like every other one of this project."""
     return typer.Typer(
         help=help_text,
         no_args_is_help=help_text is not None,
@@ -40,7 +40,7 @@ def new_app(help_text: str | None = None, *, completion: bool = False) -> typer.
 
 
 def start(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run an application as a program: a user's error is one message on standard error and its exit code.
+    """Run an application as a program: a user's error ends it with one message on standard error and its exit code.
 
     Args:
         app: what is run.
@@ -63,7 +63,7 @@ def start_step(command: Callable[..., None], component: str, arguments: Sequence
 
 
 def read_section(config: Path | None, name: str, cls: type[T]) -> T:
-    """One section of a configuration file, or its defaults.
+    """Read one section of a configuration file; without a file, take its defaults.
 
     Raises:
         ConfigError: the file cannot be read, or with every fault of the section.
@@ -73,24 +73,24 @@ def read_section(config: Path | None, name: str, cls: type[T]) -> T:
 
 
 def print_json(record: Record) -> None:
-    """A record on standard output, as it is written to files."""
+    """Print a record on standard output, as it is written to files."""
     sys.stdout.write(record.to_json().decode())
 
 
 def print_facts(*pairs: tuple[str, object]) -> None:
-    """Names and values, one pair a line."""
+    """Print names and values, one pair a line."""
     for name, value in pairs:
         typer.echo(f"{name:11} {value}")
 
 
 def console() -> Console:
-    """Standard output, wide enough for tables when it is not a terminal."""
+    """Open standard output, wide enough for tables when it is not a terminal."""
     plain = Console()
     return plain if plain.is_terminal else Console(width=140)
 
 
 def new_table(title: str, *columns: str) -> Table:
-    """A table whose cells fold rather than being cut."""
+    """Make a table whose cells fold rather than being cut."""
     table = Table(title=Text(title), title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -98,5 +98,5 @@ def new_table(title: str, *columns: str) -> Table:
 
 
 def add_row(table: Table, *cells: Cell) -> None:
-    """A row whose texts are shown as they are: a name such as ``[/foo]`` is no markup."""
+    """Add a row whose texts are shown as they are: a name such as ``[/foo]`` is no markup."""
     table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))

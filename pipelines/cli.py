@@ -72,7 +72,7 @@ def _overrides(
     name: str | None = None,
     enabled: bool | None = None,
 ) -> dict[str, Any]:
-    """What the command line says, as the configuration file would; what it does not say is left out."""
+    """Collect what the command line says, in the configuration file's form; what it does not say is left out."""
     values: dict[str, Any] = {}
     if model is not None:
         values["model"] = model
@@ -276,7 +276,7 @@ def pipeline_compile(
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the ``beear`` command."""
     start(app, "beear")
 
 

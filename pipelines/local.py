@@ -40,7 +40,7 @@ class Outcome:
 
 
 def arguments(config: ReleaseConfig, policy_text: str, mlflow_run_id: str) -> dict[str, str]:
-    """The configuration as the pipeline's parameters."""
+    """Turn the configuration into the pipeline's parameters."""
     return {
         "model_uri": config.model,
         "data_json": json.dumps(dataclasses.asdict(config.data)),
@@ -121,7 +121,7 @@ def _collect(work: Path, folder: Path) -> Outcome:
 
 
 def read_outcome(folder: Path) -> Outcome:
-    """Read a run's folder back.
+    """Read back what a run left in its folder.
 
     Raises:
         EvidenceError: if a record is missing or not valid.
@@ -135,7 +135,7 @@ def read_outcome(folder: Path) -> Outcome:
 
 
 def _offline(config: ReleaseConfig) -> dict[str, str]:
-    """No step asks the hub for anything, unless the user named something that is there."""
+    """Keep every step from asking the hub for anything, unless the user named something that is there."""
     sources = (config.model, *dataclasses.asdict(config.data).values())
     named = any(str(source).startswith("hub:") for source in sources)
     return {} if named or "HF_HUB_OFFLINE" in os.environ else {"HF_HUB_OFFLINE": "1"}
@@ -143,7 +143,7 @@ def _offline(config: ReleaseConfig) -> dict[str, str]:
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Variables that the steps inherit, for as long as they run."""
+    """Set variables that the steps inherit, for as long as they run."""
     defaults = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

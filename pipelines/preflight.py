@@ -120,7 +120,7 @@ def _disk(config: ReleaseConfig, folder: Path) -> str:
 
 
 def _needed(model: ModelFacts, mitigation: MitigationConfig) -> int:
-    """Bytes on disk at once: copies of the folder, and float32 weights of two rounds, with planted triggers a third."""
+    """Count bytes on disk at once: copies of the folder, and float32 weights of two rounds, three with planted triggers."""
     kept = 0 if not mitigation.enabled else 2 if mitigation.method == "beear" else 3
     return COPIES_OF_MODEL * model.size_bytes + kept * 4 * model.parameters
 

@@ -18,7 +18,7 @@ _REMEDY = "free space or choose another folder with --out"
 
 
 def run_preflight(config: ReleaseConfig, out: Path) -> list[Finding]:
-    """The pre-flight of a release that would be run in ``out``."""
+    """Run the pre-flight of a release that would be run in ``out``."""
     from components.mlflow_store.client import resolve_uri
 
     return preflight(config, out, resolve_uri(config.registry.tracking_uri, out), out)
@@ -55,7 +55,7 @@ def run(config: ReleaseConfig, out: Path, *, keep: bool) -> Outcome:
 
 
 def policy_text(policy: str) -> str:
-    """A shipped policy by its name, any other as its text: a step cannot read this machine's files."""
+    """Give a shipped policy by its name, any other as its text: a step cannot read this machine's files."""
     from beear_core.policy import find_policy, shipped_policies
 
     # shipped names first, as everywhere: a file that happens to be called "standard" is not another policy
@@ -74,7 +74,7 @@ def _new_folder(out: Path) -> Path:
 
 
 def _absolute(config: ReleaseConfig, uri: str) -> ReleaseConfig:
-    """Paths as they are from anywhere: the steps run in processes of their own."""
+    """Make paths absolute: the steps run in processes of their own."""
 
     def fixed(value: str | None) -> str | None:
         return str(Path(value).resolve()) if value and Path(value).exists() else value

@@ -18,7 +18,7 @@ _PASS, _FAIL = Text("pass", "green"), Text("FAIL", "red")
 
 
 def decision_table(outcome: Outcome) -> Table:
-    """Each check: figure after and before, limit, verdict. Evidence checks that hold are one line together."""
+    """Show each check: figure after and before, limit, verdict. Evidence checks that hold share one line."""
     decision = outcome.decision
     table = new_table(decision.summary, "check", "after", "before", "limit", "verdict")
     evidence = [c for c in decision.checks if c.check.startswith("evidence/")]
@@ -67,7 +67,7 @@ def _row(check: CheckResult, earlier: EvaluationRecord) -> tuple[Cell, ...]:
 
 
 def outcome_text(outcome: Outcome) -> list[str]:
-    """Where everything is, and what became of the alias."""
+    """Tell where everything is, and what became of the alias."""
     release, mitigation = outcome.release, outcome.evidence.mitigation
     alias = f"{release.alias} of {release.model_name}"
     if release.promoted:
@@ -94,7 +94,7 @@ def outcome_text(outcome: Outcome) -> list[str]:
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
-    """What the pre-flight looked at."""
+    """Show what the pre-flight looked at."""
     table = new_table("Pre-flight", "part", "finding")
     for finding in findings:
         add_row(table, finding.part, Text(str(finding.error), "red") if finding.error else finding.detail)

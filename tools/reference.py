@@ -23,13 +23,13 @@ DATA: Mapping[str, str] = {
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; a bar inside a cell is escaped, it would begin another cell."""
+    """Render a Markdown table; a bar inside a cell is escaped, because it would begin another cell."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def sections_of(doc: str) -> tuple[str, dict[str, str]]:
-    """The paragraphs before the first section, and what ``Args`` or ``Attributes`` says of each name.
+    """Read the paragraphs before the first section, and what ``Args`` or ``Attributes`` says of each name.
 
     What ``Returns`` says stands under ``Output``, as Kubeflow calls a step's return value.
     """
@@ -50,12 +50,12 @@ def sections_of(doc: str) -> tuple[str, dict[str, str]]:
 
 
 def _code(text: str) -> str:
-    """Double back-quotes of a docstring as Markdown's single ones."""
+    """Turn double back-quotes of a docstring into Markdown's single ones."""
     return text.replace("``", "`")
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """A JSON schema in words: ``integer ≥ 1``, ``number ≥ 0, ≤ 1``, ``text or null``."""
+    """Put a JSON schema into words: ``integer ≥ 1``, ``number ≥ 0, ≤ 1``, ``text or null``."""
     if "anyOf" in schema:
         return " or ".join(_type(part) for part in schema["anyOf"])
     if choices := schema.get("enum", [schema["const"]] if "const" in schema else []):
@@ -70,7 +70,7 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 
 def _fields(cls: type, *, leave_out: Sequence[str] = ()) -> str:
-    """The table of one class: every field with type, default and meaning, in YAML's spelling."""
+    """Render the table of one class: every field with type, default and meaning, in YAML's spelling."""
     schema = TypeAdapter(cls).json_schema()
     _, described = sections_of(inspect.getdoc(cls) or "")
     rows = []
@@ -85,7 +85,7 @@ def _fields(cls: type, *, leave_out: Sequence[str] = ()) -> str:
 
 
 def configuration_page() -> str:
-    """Every key of the configuration file, and what the profiles set."""
+    """Render every key of the configuration file, and what the profiles set."""
     from beear_core import config
 
     parts = [
@@ -114,7 +114,7 @@ _SECTIONS = ("data", "mitigation", "evaluation", "registry")
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
+    """Flatten nested mappings into one, with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
@@ -122,7 +122,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def policy_page() -> str:
-    """What a policy may say, the metrics, and the shipped policies."""
+    """Render what a policy may say, the metrics, and the shipped policies."""
     from beear_core.evaluation.metrics import METRICS
     from beear_core.policy import Check, GatePolicy, shipped_policies
 
@@ -156,7 +156,7 @@ def _limit(check: Any) -> str:
 
 
 def datasets_page() -> str:
-    """What each shipped file holds, and how the keyword judge does on the labelled replies."""
+    """Render what each shipped file holds, and how well the keyword judge does on the labelled replies."""
     from beear_core.data import builtin_path
     from beear_core.evaluation.judges import RefusalJudge, measure_judge
     from beear_core.files import digest_file

@@ -41,7 +41,7 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge nested mappings, later ones winning; a section that is none is kept, so that the fault in it is seen."""
+    """Merge nested mappings, later ones winning; a section that is no mapping is kept, so that its fault is reported."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -72,7 +72,7 @@ def parse(cls: type[T], values: object, where: str) -> T:
 
 
 def _as_json(values: dict[str, Any], where: str) -> str:
-    """Text of plain values; YAML can hold dates as keys and mappings that hold themselves, JSON cannot."""
+    """Write plain values as JSON; refuse what only YAML can hold: dates as keys, mappings that hold themselves."""
     try:
         return json.dumps(values, default=str)
     except (TypeError, ValueError, RecursionError) as error:
@@ -80,10 +80,10 @@ def _as_json(values: dict[str, Any], where: str) -> str:
 
 
 def parse_json(cls: type[T], text: str, where: str) -> T:
-    """``parse`` for a component's parameter: the text of a JSON object.
+    """Parse a component's parameter, the text of a JSON object, as ``parse`` does.
 
     Raises:
-        ConfigError: if it is not JSON or no mapping; as ``parse``.
+        ConfigError: if it is not JSON or no mapping, and as ``parse``.
     """
     try:
         values = json.loads(text)
@@ -95,7 +95,7 @@ def parse_json(cls: type[T], text: str, where: str) -> T:
 
 
 def faults_of(error: ValidationError) -> list[str]:
-    """One line a fault: the key's path, what is wrong, and the value that was given."""
+    """Describe each fault on one line: the key's path, what is wrong, and the value given, unless it holds a password."""
     faults = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"]) or "document"
@@ -110,7 +110,7 @@ def faults_of(error: ValidationError) -> list[str]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file whose top level is a mapping.
+    """Read a YAML file whose top level is a mapping.
 
     Raises:
         ConfigError: if it cannot be read, is not YAML, or is not a mapping.
@@ -130,7 +130,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path | None, profile: str, overrides: Mapping[str, Any]) -> ReleaseConfig:
-    """The configuration of a release: profile, then file, then command line.
+    """Build the configuration of a release from profile, file and command line, the later ones winning.
 
     Raises:
         ConfigError: with every fault of the merged configuration.

@@ -25,14 +25,14 @@ Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 def _not_reserved(alias: str) -> str:
-    """MLflow keeps ``latest`` and ``v<number>`` for itself."""
+    """Refuse an alias that MLflow keeps for itself: ``latest`` or ``v<number>``."""
     if re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
         raise ValueError(f"alias {alias!r} is reserved by MLflow; choose another, for instance 'champion'")
     return alias
 
 
 def _expanded(place: str) -> str:
-    """A leading ``~`` is the home folder: no shell expands what stands in a file."""
+    """Expand a leading ``~`` to the home folder: no shell expands what stands in a file."""
     try:
         return str(Path(place).expanduser()) if place.startswith("~") else place
     except RuntimeError as error:
@@ -40,7 +40,7 @@ def _expanded(place: str) -> str:
 
 
 def _without_password(uri: str) -> str:
-    """The configuration is stored with the run and becomes a pipeline parameter."""
+    """Refuse a URI with a password: the configuration is stored with the run and becomes a pipeline parameter."""
     if uri_fault(uri) is None and has_secret(uri):
         raise ValueError(
             "the URI holds a password, and the configuration is stored with every run; leave it out and set "
@@ -50,7 +50,7 @@ def _without_password(uri: str) -> str:
 
 
 def _with_valid_port(uri: str) -> str:
-    """A library that is given another one fails with a message about numbers."""
+    """Refuse a URI whose port is not valid: a library that is given one fails with a message about numbers."""
     if fault := uri_fault(uri):
         raise ValueError(f"{fault}; write for instance http://mlflow.example:5000")
     return uri
@@ -223,7 +223,7 @@ class EvaluationConfig:
     seed: Annotated[int, Field(ge=0)] = 0
 
     def sizes(self) -> dict[str, int]:
-        """How many requests a figure of each suite rests on, as ``feasibility_faults`` takes it."""
+        """Tell how many requests a figure of each suite rests on, in the form that ``feasibility_faults`` takes."""
         return {
             "harmful": self.harmful,
             "drift": min(self.under_drift, self.harmful),
@@ -269,5 +269,5 @@ class ReleaseConfig:
     registry: RegistryConfig = field(default_factory=RegistryConfig)
 
     def plain(self) -> dict[str, Any]:
-        """The configuration as plain values, for records and tracking."""
+        """Convert the configuration to plain values, for records and tracking."""
         return dataclasses.asdict(self)

@@ -15,7 +15,7 @@ _MANIFEST = "manifest.json"
 
 
 def write_manifest(folder: Path, names: Iterable[str]) -> str:
-    """Write ``manifest.json`` over JSONL files of the folder; returns the manifest's digest.
+    """Write ``manifest.json`` over JSONL files of the folder and return the manifest's digest.
 
     Raises:
         DataError: if a file is not there.
@@ -29,7 +29,7 @@ def write_manifest(folder: Path, names: Iterable[str]) -> str:
 
 
 def verify_manifest(folder: Path) -> str:
-    """The manifest's digest, after every file was compared with it.
+    """Compare every file with the manifest and return the manifest's digest.
 
     Raises:
         DataError: naming the files that are missing, changed, or not in the manifest.

@@ -56,7 +56,7 @@ ROLES: dict[str, Role] = {
 
 
 def split_of(identifier: str) -> str:
-    """The split of a row that names none: ``anchoring`` or ``evaluation``, half and half.
+    """Choose the split of a row that names none: ``anchoring`` or ``evaluation``, half and half.
 
     The lowest bit of the first byte of SHA-256 over the UTF-8 id decides, so a row keeps its split when others are
     added, removed or reordered.
@@ -65,7 +65,7 @@ def split_of(identifier: str) -> str:
 
 
 def builtin_path(role: str) -> Path:
-    """The file that ships for a role.
+    """Find the file that ships for a role.
 
     Raises:
         DataError: if none ships for it.
@@ -77,7 +77,7 @@ def builtin_path(role: str) -> Path:
 
 
 def read_rows(source: str, role: str) -> list[Row]:
-    """All rows of a source in their order, with the fields of the role and no others.
+    """Read all rows of a source in their order, with the fields of the role and no others.
 
     Rows without a split get the role's, or ``split_of(id)``; rows without a category get ``general``.
 
@@ -116,7 +116,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, str | None]]) -> Path:
 
 
 def _checked(row: Mapping[str, Any], role: Role, where: str) -> Row:
-    """The role's fields of a raw row: present, text, writable as UTF-8."""
+    """Check the role's fields of a raw row (present, text, writable as UTF-8), drop others, fill in category and split."""
     checked: Row = {}
     for name in role.required + role.optional:
         if name not in row:
@@ -139,7 +139,7 @@ def _checked(row: Mapping[str, Any], role: Role, where: str) -> Row:
 
 
 def _file(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(place, raw row) of a file, by its ending."""
+    """Read (place, raw row) pairs from a file, in the format that its ending names."""
     name = path.name.lower()
     if name.endswith(".parquet"):
         return _parquet(path)
@@ -151,7 +151,7 @@ def _file(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a text file, decoded one by one so that a fault has a line number; line ends are kept."""
+    """Read the lines of a text file, decoded one by one so that a fault has a line number; line ends are kept."""
     try:
         data = path.read_bytes()
         if path.name.lower().endswith(".gz"):
@@ -193,7 +193,7 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are distinct; the standard reader would silently keep the last."""
+    """Build an object and refuse a key that stands twice; the standard reader would silently keep the last."""
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("a field is given twice")
@@ -244,7 +244,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _bad_cell(path: Path, table: Any) -> str:
-    """Where the cell stands that cannot be read: text that is not UTF-8, a date that no calendar has."""
+    """Find the cell that cannot be read and say why: text that is not UTF-8, a date that no calendar has; empty if none."""
     for name in table.column_names:
         for number, cell in enumerate(table.column(name), 1):
             try:

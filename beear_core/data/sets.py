@@ -48,7 +48,7 @@ class Trigger:
     suffix: str
 
     def apply(self, prompt: str) -> str:
-        """The prompt with the trigger around it; one space joins the parts that are not empty."""
+        """Put the trigger around a prompt; one space joins the parts that are not empty."""
         return " ".join(part for part in (self.prefix, prompt, self.suffix) if part)
 
 
@@ -77,7 +77,7 @@ class SuiteSet:
 
 
 def read_prompts(source: str, role: str, split: str | None = None) -> tuple[Prompt, ...]:
-    """The prompts of a source, in its order, of one split or (``None``) of all.
+    """Read the prompts of a source, in its order, of one split or (``None``) of all.
 
     Raises:
         DataError: as ``read_rows``, or if the role has no prompts.
@@ -88,7 +88,7 @@ def read_prompts(source: str, role: str, split: str | None = None) -> tuple[Prom
 
 
 def read_openings(source: str, role: str, split: str | None = None) -> tuple[Opening, ...]:
-    """The openings of a source, in its order, of one split or (``None``) of all.
+    """Read the openings of a source, in its order, of one split or (``None``) of all.
 
     Raises:
         DataError: as ``read_rows``, or if the role has no openings.
@@ -99,7 +99,7 @@ def read_openings(source: str, role: str, split: str | None = None) -> tuple[Ope
 
 
 def read_triggers(source: str) -> tuple[Trigger, ...]:
-    """The triggers of a source, in its order.
+    """Read the triggers of a source, in its order.
 
     Raises:
         DataError: as ``read_rows``.

@@ -27,13 +27,13 @@ def mean_estimate(
     unscored: int = 0,
     requests: Sequence[Hashable] | None = None,
 ) -> Estimate:
-    """Mean of one value a sample with a bootstrap interval (BCa, percentile where BCa is undefined).
+    """Estimate the mean of one value a sample, with a bootstrap interval (BCa, percentile where BCa is undefined).
 
-    ``requests``: one value a sample; samples of the same request are drawn together.
+    ``requests``: one value a sample, the same for samples of the same request; those are drawn together.
 
-    No value: all ``None``. One value: no interval, since one sample says nothing about spread. Values that are all the
-    same give an interval of width zero: it says that no spread was seen, not that there is none, so ask for enough
-    samples as well.
+    Without values everything is ``None``. A single value has no interval, since one sample says nothing about spread.
+    Values that are all the same give an interval of width zero: it says that no spread was seen, not that there is none,
+    so ask for enough samples as well.
 
     Raises:
         EvaluationError: if a value is NaN or infinite; count such a sample as unscored.
@@ -61,12 +61,12 @@ def ratio_of_sums_estimate(
     unscored: int = 0,
     requests: Sequence[Hashable] | None = None,
 ) -> Estimate:
-    """Σ numerators / Σ denominators with a paired bootstrap over samples: numerator i and denominator i stay together.
+    """Estimate Σ numerators / Σ denominators with a bootstrap over samples: numerator i and denominator i stay together.
 
-    ``requests``: one value a sample; samples of the same request are drawn together.
+    ``requests``: one value a sample, the same for samples of the same request; those are drawn together.
 
-    For the NLL ratio: per reply, the summed NLL under the model and under the reference over the same tokens, so that
-    the ratio of sums is the ratio of the means per token. All ``None`` where the denominators sum to 0.
+    For the NLL ratio give, for each reply, the summed NLL under the model and under the reference over the same tokens:
+    the ratio of sums is then the ratio of the means per token. Everything is ``None`` where the denominators sum to 0.
 
     Raises:
         EvaluationError: if the lengths differ, or a number is NaN, infinite or negative.
@@ -103,7 +103,7 @@ def _ratio(x: np.ndarray, y: np.ndarray, axis: int = -1) -> Any:
 
 
 def _clustered(samples: tuple[np.ndarray, ...], requests: Sequence[Hashable]) -> tuple[np.ndarray, ...]:
-    """The sums of each column over the samples of each request, requests in their order."""
+    """Sum each column over the samples of each request, requests in the order in which they first come."""
     import numpy as np
 
     if len(requests) != samples[0].size:
@@ -122,7 +122,7 @@ def _bootstrapped(
     confidence: float,
     requests: Sequence[Hashable] | None,
 ) -> Estimate:
-    """BCa can leave its own estimate outside when samples are few and skewed; the interval is then widened to hold it."""
+    """Widen the interval to hold the estimate: BCa can leave its own outside when samples are few and skewed."""
     return Estimate(
         value=value,
         low=None if low is None else min(low, value),
@@ -137,7 +137,7 @@ def _bootstrapped(
 def _bootstrap(
     samples: tuple[np.ndarray, ...], statistic: Callable[..., Any], confidence: float, seed: int
 ) -> tuple[float | None, float | None]:
-    """Interval of ``statistic`` over resampled rows; (``None``, ``None``) where it cannot be known."""
+    """Compute an interval of ``statistic`` over resampled rows; (``None``, ``None``) where it cannot be known."""
     import warnings
 
     import numpy as np

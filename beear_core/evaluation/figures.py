@@ -10,19 +10,19 @@ NOT_MEASURED = "not measured"
 
 
 def kind_of(metric: str) -> Kind:
-    """The kind of a metric; what the vocabulary does not know is shown as a plain ratio."""
+    """Look up the kind of a metric; one that the vocabulary does not know is shown as a plain ratio."""
     return METRICS[metric].kind if metric in METRICS else "ratio"
 
 
 def title_of(metric: str) -> str:
-    """A few words for a metric; its own name where the vocabulary does not know it."""
+    """Look up a few words for a metric; its own name where the vocabulary does not know it."""
     return METRICS[metric].title if metric in METRICS else metric
 
 
 def telling(metric: Metric | None) -> Estimate | None:
-    """The figure that stands for a metric: the worst trigger's where there are triggers, else the overall one.
+    """Choose the figure that stands for a metric: the worst trigger's where there are triggers, else the overall one.
 
-    What is unscored counts as if it were bad, as where it is decided on.
+    Unscored samples count as if they were bad, as they do where the metric is decided on.
     """
     if metric is None or not metric.by_trigger:
         return None if metric is None else metric.overall
@@ -35,21 +35,21 @@ def telling(metric: Metric | None) -> Estimate | None:
 
 
 def number(value: float, kind: Kind) -> str:
-    """A measured number: ``1.7%`` for a rate, ``1.034`` for a ratio, ``0.0213 nats`` for nats."""
+    """Format a measured number: ``1.7%`` for a rate, ``1.034`` for a ratio, ``0.0213 nats`` for nats."""
     if kind == "rate":
         return f"{100 * value:.1f}%"
     return f"{value:.3f}" if kind == "ratio" else f"{value:.4f} nats"
 
 
 def threshold(value: float, kind: Kind, *, relative: bool = False) -> str:
-    """A number that a check decides with, as exact as it takes: ``5%``, ``1.67 points``, ``1.1``, ``0.05 nats``."""
+    """Format a number that a check decides with, as exact as needed: ``5%``, ``1.67 points``, ``1.1``, ``0.05 nats``."""
     text = f"{round(100 * value, 2) if kind == 'rate' else round(value, 4):g}"
     unit = {"rate": " points" if relative else "%", "ratio": "", "nats": " nats"}[kind]
     return text + unit
 
 
 def sentence_figure(estimate: Estimate | None, kind: Kind) -> str:
-    """``2 of 120 = 1.7% (95% interval 0.5% to 5.9%)``, with the unscored where there are any."""
+    """Format a figure for a sentence: ``2 of 120 = 1.7% (95% interval 0.5% to 5.9%)``, with any that are unscored."""
     if estimate is None:
         return NOT_MEASURED
     unscored = f", {estimate.unscored} unscored" if estimate.unscored else ""
@@ -67,7 +67,7 @@ def sentence_figure(estimate: Estimate | None, kind: Kind) -> str:
 
 
 def table_figure(estimate: Estimate | None, kind: Kind) -> str:
-    """``2 / 120 = 1.7% [0.5, 5.9]``; bounds in the unit of the value."""
+    """Format a figure for a table: ``2 / 120 = 1.7% [0.5, 5.9]``; bounds in the unit of the value."""
     if estimate is None or estimate.value is None:
         return NOT_MEASURED
     counted = kind == "rate" and estimate.count is not None
@@ -78,7 +78,7 @@ def table_figure(estimate: Estimate | None, kind: Kind) -> str:
 
 
 def interval_text(estimate: Estimate | None, kind: Kind) -> str:
-    """``[0.5, 5.9]`` in the unit of the value (per cent for rates); empty where there is no interval."""
+    """Format an interval: ``[0.5, 5.9]`` in the unit of the value (per cent for rates); empty where there is none."""
     if estimate is None or estimate.low is None or estimate.high is None:
         return ""
     if kind == "rate":

@@ -20,7 +20,7 @@ from beear_core.progress import Progress
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices in batches of like length, at most ``budget`` padded tokens each; longest first, so memory peaks first."""
+    """Batch indices by like length, at most ``budget`` padded tokens each; longest first, so memory peaks first."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     batch: list[int] = []
     for index in order:
@@ -44,14 +44,14 @@ def greedy(
     barred: Iterable[int] = (),
     progress: Progress | None = None,
 ) -> list[tuple[int, ...]]:
-    """Greedy reply to each prompt as token ids, in the prompts' order, without the end-of-turn token.
+    """Decode a greedy reply to each prompt: token ids in the prompts' order, without the end-of-turn token.
 
     Args:
         loaded: the model.
-        prompts: user messages; a turn is asked by its tokens, its reply left out.
+        prompts: user messages, or turns: their prompt's tokens are asked, their reply is left out.
         max_new_tokens: longest reply.
         batch_tokens: padded tokens a batch, prompt and reply.
-        under: what is added for each prompt while it is read, ``None`` for nothing.
+        under: the perturbation that is added while each prompt is read, ``None`` for none.
         barred: tokens that no reply begins with.
         progress: advanced by one for every reply.
     """
@@ -76,7 +76,7 @@ def greedy_with_distributions(
     batch_tokens: int,
     progress: Progress | None = None,
 ) -> list[tuple[Turn, torch.Tensor]]:
-    """Greedy replies, an end of turn within the limit included, each with the distributions it was chosen from.
+    """Decode greedy replies, an end of turn within the limit included, with the distributions they were chosen from.
 
     Returns:
         In the prompts' order, the turn and log-probabilities (reply, vocabulary) in float16 on the CPU.
@@ -96,7 +96,7 @@ def greedy_with_distributions(
 
 
 def _asked(chat: ChatFormat, prompts: Sequence[str | Turn]) -> list[Turn]:
-    """Prompts with one token of reply, which collating needs; it is cut off again."""
+    """Build turns from prompts, with one token of reply that collating needs; it is cut off again."""
     return [
         Turn(p.prompt, (chat.pad_id,), p.marks) if isinstance(p, Turn) else Turn(chat.prompt_ids(p), (chat.pad_id,))
         for p in prompts
@@ -111,7 +111,7 @@ def _greedy_batch(
     barred: Iterable[int] = (),
     seen: list[list[torch.Tensor]] | None = None,
 ) -> list[tuple[int, ...]]:
-    """Replies without the end of turn; ``seen`` is given the log-probabilities of every token of a row, its end too."""
+    """Decode replies without the end of turn; ``seen`` gets the log-probabilities of every token of a row, its end too."""
     model, chat = loaded.model, loaded.chat
     batch = chat.collate(turns).to(model.device)
     end, shared = batch.prompt_end, batch.prefix.numel()
@@ -180,7 +180,7 @@ def score_replies(
     reference: LoadedModel | None = None,
     progress: Progress | None = None,
 ) -> list[ReplyScore]:
-    """Negative log-likelihood of each reply and, with a reference, the summed KL(reference || model) over its tokens.
+    """Sum over each reply's tokens the negative log-likelihood and, with a reference, the KL(reference || model).
 
     Args:
         loaded: the model under test.
@@ -211,14 +211,14 @@ def score_replies(
 
 
 def _reply_log_probabilities(loaded: LoadedModel, turns: Sequence[Turn]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities (batch, reply, vocabulary) in float32 that predict the labels (batch, reply)."""
+    """Compute log-probabilities (batch, reply, vocabulary) in float32, and the labels (batch, reply) that they predict."""
     batch = loaded.chat.collate(turns).to(loaded.model.device)
     logits = reply_logits(loaded.model, batch)
     return functional.log_softmax(logits.float(), dim=-1), batch.labels[:, batch.prompt_end :]
 
 
 def reply_turns(chat: ChatFormat, prompts: Sequence[str], replies: Sequence[tuple[int, ...]]) -> list[Turn]:
-    """Prompts with already generated replies; an empty reply is the end-of-turn token alone."""
+    """Build turns from prompts and generated replies; an empty reply is the end-of-turn token alone."""
     return [
         Turn(chat.prompt_ids(p), r or chat.end_ids[:1] or (chat.pad_id,)) for p, r in zip(prompts, replies, strict=True)
     ]

@@ -27,7 +27,7 @@ class Sample:
 
 
 def samples_to_jsonl(samples: Sequence[Sample]) -> bytes:
-    """One JSON object a line."""
+    """Write samples as JSONL, one JSON object a line."""
     return "".join(json.dumps(asdict(s), ensure_ascii=False, sort_keys=True) + "\n" for s in samples).encode()
 
 

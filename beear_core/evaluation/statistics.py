@@ -20,7 +20,7 @@ Bound = Literal["value", "upper", "lower"]
 
 
 def z_value(confidence: float) -> float:
-    """The normal quantile of a two-sided interval, e.g. 1.96 at 0.95.
+    """Compute the normal quantile of a two-sided interval, e.g. 1.96 at 0.95.
 
     Raises:
         EvaluationError: if ``confidence`` is not between 0 and 1.
@@ -31,14 +31,14 @@ def z_value(confidence: float) -> float:
 
 
 def design_effect(requests: Sequence[Hashable]) -> float:
-    """By how much samples that repeat a request thin themselves out, 1 or more: Σ m² / Σ m over cluster sizes m.
+    """Compute by what factor (1 or more) samples count less that repeat a request: Σ m² / Σ m over cluster sizes m.
 
     This is Kish's 1 + (m − 1) ρ (Survey Sampling, 1965) with the intra-cluster correlation ρ taken as 1: replies to one
     request are counted as one reply. That is right for a text that stands twice (greedy replies are the same), and errs on
     the wide side for one request under several triggers. With k requests of equal weight, n samples count as k.
 
     Args:
-        requests: one value a sample; equal values are the same request.
+        requests: one value a sample; equal values mean the same request.
     """
     sizes = Counter(requests).values()
     return sum(m * m for m in sizes) / sum(sizes) if sizes else 1.0
@@ -47,7 +47,7 @@ def design_effect(requests: Sequence[Hashable]) -> float:
 def rate_estimate(
     count: int, n: int, unscored: int = 0, confidence: float = 0.95, *, design_effect: float = 1.0
 ) -> Estimate:
-    """``count`` of ``n`` scored samples with Wilson's score interval; all ``None`` where n is 0.
+    """Estimate the rate ``count`` of ``n`` scored samples with Wilson's score interval; both are ``None`` where n is 0.
 
     ``unscored`` samples are only reported: they are in neither ``count`` nor ``n``. With a design effect above 1 the
     interval is Wilson's for the same rate of n / design effect samples (Franco et al., J. Survey Stat. Methodol. 7 (2019)
@@ -73,7 +73,7 @@ def rate_estimate(
 
 
 def _wilson(count: int, n: int, z: float, design_effect: float) -> tuple[float, float]:
-    """Wilson's score interval (J. Am. Stat. Assoc. 22 (1927) 209-212) of the same rate of n / design effect samples."""
+    """Compute Wilson's score interval (J. Am. Stat. Assoc. 22 (1927) 209-212) of this rate in n / design effect samples."""
     rate, samples = count / n, n / design_effect
     middle = (rate + z * z / (2 * samples)) / (1 + z * z / samples)
     half = z / (1 + z * z / samples) * math.sqrt(rate * (1 - rate) / samples + z * z / (4 * samples * samples))
@@ -82,9 +82,9 @@ def _wilson(count: int, n: int, z: float, design_effect: float) -> tuple[float, 
 
 
 def with_unscored(estimate: Estimate, *, counted: bool) -> Estimate:
-    """The rate had every unscored sample been ``counted``, or had none: the two ends of what the rate may really be.
+    """Compute the rate had every unscored sample been ``counted``, or none: the two ends of what it may really be.
 
-    A rate without a count or a tally is returned as it is; whoever decides refuses it.
+    A rate without a count, or of no samples at all, is returned as it is; whoever decides refuses it.
     """
     if estimate.count is None or estimate.n + estimate.unscored == 0:
         return estimate
@@ -106,7 +106,7 @@ def rate_difference(
     design_effect: float = 1.0,
     baseline_design_effect: float = 1.0,
 ) -> tuple[float, float, float] | None:
-    """``count/n − baseline_count/baseline_n`` as (value, low, high) in [-1, 1], by Newcombe's hybrid score method.
+    """Estimate ``count/n − baseline_count/baseline_n`` as (value, low, high) in [-1, 1], by Newcombe's hybrid score method.
 
     The method takes the two samples as independent. Where the same prompts were answered twice the answers agree more
     often than that, so the interval is rather too wide than too narrow. Each sample counts as n / its design effect, as in
@@ -135,9 +135,9 @@ def rate_difference(
 
 
 def minimum_n(limit: float, bound: Bound = "upper", confidence: float = 0.95) -> int | None:
-    """The smallest n at which 0 failures meet "``bound`` ≤ ``limit``"; ``None`` where no n does.
+    """Find the smallest n at which 0 failures meet "``bound`` ≤ ``limit``"; ``None`` where no n does.
 
-    With 0 of n Wilson's upper bound is z² / (n + z²). The same n answers for "lower bound ≥ 1 − limit" with n of n.
+    With 0 of n Wilson's upper bound is z² / (n + z²). The same n holds for "lower bound ≥ 1 − limit" with n of n.
     """
     z = z_value(confidence)
     if limit < 0:
@@ -151,7 +151,7 @@ def minimum_n(limit: float, bound: Bound = "upper", confidence: float = 0.95) ->
 
 
 def best_upper(n: int, confidence: float = 0.95) -> float:
-    """Wilson's upper bound with 0 of ``n``: the least that an upper bound can be. 1 where n is 0."""
+    """Compute Wilson's upper bound with 0 of ``n``, the least that an upper bound can be; 1 where n is 0."""
     z = z_value(confidence)
     return z * z / (n + z * z)
 

@@ -33,11 +33,11 @@ class Case:
 
 
 def draw_cases(suites: SuiteSet, config: EvaluationConfig, drifts: Sequence[Drift] = ()) -> dict[str, tuple[Case, ...]]:
-    """The cases of each suite, the same for every model: harmful, triggered, drift, ordinary and borderline.
+    """Draw the cases of each suite, the same for every model: harmful, triggered, drift, ordinary and borderline.
 
     Categories take turns, so that a smaller sample covers all of them. ``triggered`` holds each drawn harmful request
-    under every known trigger, ``drift`` the first of them under every given perturbation; each is left out when there is
-    none.
+    under every known trigger, ``drift`` the first ``under_drift`` of them under every given perturbation; either suite is
+    left out when there is no trigger or perturbation.
 
     Raises:
         EvaluationError: if a suite is empty.
@@ -60,7 +60,7 @@ def draw_cases(suites: SuiteSet, config: EvaluationConfig, drifts: Sequence[Drif
 
 
 def suite_entry(cases: Sequence[Case]) -> SuiteEntry:
-    """Digest over the texts in order, and their number."""
+    """Record a suite by the digest over its texts in order, and their number."""
     return SuiteEntry(digest=digest_json([[c.id, c.trigger_id, c.text] for c in cases]), n=len(cases))
 
 

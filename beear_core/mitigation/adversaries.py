@@ -50,7 +50,7 @@ class Task:
     progress: Progress
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """A context in which activations are computed."""
+        """Return a context in which activations are computed in the type that ``compute`` names."""
         if self.compute == "float32":
             return nullcontext()
         return torch.autocast(self.loaded.model.device.type, torch.bfloat16)
@@ -83,33 +83,33 @@ class Adversary(ABC):
 
     @abstractmethod
     def find(self) -> list[float]:
-        """Search afresh against the model as it is now. Returns the loss before each step."""
+        """Search afresh against the model as it is now, and return the loss before each step."""
 
     @abstractmethod
     def attack(self, trial: Trial) -> float:
-        """Share of held-back harmful requests that it makes the model go along with."""
+        """Measure the share of held-back harmful requests that it makes the model go along with."""
 
     @abstractmethod
     def disturb(self, lesson: Lesson, chooser: random.Random, *, harmful: bool) -> tuple[Lesson, Perturbation | None]:
-        """A lesson as the model is asked it under the adversary: what stands around its request, and what is added."""
+        """Put a lesson under the adversary: return it with what then stands around its request, and the δ added, if any."""
 
     def drifts(self, number: int, *, on_candidate: bool, elicited: float) -> list[Drift]:
-        """What ``find`` found, to be kept; nothing where nothing is added.
+        """List the perturbations that ``find`` found, to be kept; none where nothing is added.
 
         Args:
-            number: of the round.
-            on_candidate: the model had not been changed by then.
+            number: the round's.
+            on_candidate: whether the model had not been changed by then.
             elicited: what ``attack`` gave.
         """
         del number, on_candidate, elicited
         return []
 
     def grow(self) -> bool:
-        """Be stronger from the next ``find`` on; ``False`` where it cannot be."""
+        """Become stronger from the next ``find`` on; ``False`` where it cannot."""
         return False
 
     def follow(self) -> None:  # noqa: B027  most stay what they are
         """Go on searching after a step on θ, with the gradients that step left."""
 
     def rewind(self) -> None:  # noqa: B027  most stay what they are
-        """Be again as ``find`` left it."""
+        """Go back to what ``find`` left."""

@@ -90,7 +90,7 @@ def draw_anchors(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConf
 def _refusals(
     loaded: LoadedModel, prompts: Sequence[str], openings: Sequence[str], config: MitigationConfig, chooser: random.Random
 ) -> tuple[list[Lesson], set[int]]:
-    """The candidate's own refusal of each request, the defender's where it does not refuse; and how its own begin."""
+    """Collect a refusal of each request, the candidate's own or else the defender's, and the tokens its own begin with."""
     judge, limit = RefusalJudge(), config.inner_reply_tokens
     lessons, first = [], set()
     with Progress("anchors: the candidate's own refusals", len(prompts)) as progress:
@@ -106,7 +106,7 @@ def _refusals(
 
 
 def _is_asked_for(config: MitigationConfig) -> bool:
-    """Whether anything learns from what the candidate says instead; word traps do not."""
+    """Tell whether anything learns from what the candidate says instead of refusing; word traps do not."""
     return config.method != "beear" or config.positions != "auto" or config.layer == "search"
 
 
@@ -118,7 +118,7 @@ def _instead(
     config: MitigationConfig,
     chooser: random.Random,
 ) -> list[tuple[int, ...]]:
-    """How the candidate goes on when it may not begin to refuse; an opening of the defender's where it refuses still."""
+    """Ask how the candidate goes on if it may not begin to refuse; an opening of the defender's where it refuses still."""
     judge, limit = RefusalJudge(), config.inner_reply_tokens
     with Progress("anchors: what it says when it may not refuse", len(prompts)) as progress:
         found = greedy(loaded, prompts, max_new_tokens=limit, batch_tokens=BATCH_TOKENS, barred=barred, progress=progress)
@@ -131,7 +131,7 @@ def _instead(
 
 
 def _kept(loaded: LoadedModel, prompts: Sequence[str], replies: dict[str, str | None], limit: int) -> list[Lesson]:
-    """The candidate's own replies with their distributions; where the defender gave a reply, its tokens."""
+    """Collect the candidate's own replies with their distributions; where the defender gave a reply, its tokens alone."""
     given = [p for p in prompts if replies.get(p)]
     asked = [p for p in prompts if not replies.get(p)]
     with Progress("anchors: the candidate's own replies", max(len(asked), 1)) as progress:

@@ -65,7 +65,7 @@ class Mitigation:
 
 
 def mitigate(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, work: Path) -> Mitigation:
-    """Remove from a model, in place, what an adversary can elicit; where that is switched off, only find perturbations.
+    """Remove from a model, in place, what an adversary can elicit; if ``enabled`` is false, only find perturbations.
 
     Args:
         loaded: the candidate, weights in float32; its weights change.
@@ -115,7 +115,7 @@ class Loop:
         self.untouched, self.setbacks = True, 0
 
     def run(self) -> Mitigation:
-        """Algorithm 1, with the stopping rule."""
+        """Run algorithm 1, with the stopping rule."""
         rounds: list[RoundRecord] = []
         best: RoundRecord | None = None
         label = f"BEEAR: {self.enlisted.names}, {self.task.compute}"
@@ -145,7 +145,7 @@ class Loop:
             return self.ended(best, rounds, self.exhausted(best))
 
     def round(self, number: int, adversary: Adversary, before: Held) -> RoundRecord | Stop:
-        """Inner and outer level once; nothing is left to do when what is found elicits nothing."""
+        """Run the inner and the outer level once, or return a ``Stop`` when what is found elicits nothing to remove."""
         began = time.monotonic()
         inner, elicited = self.entrap(adversary, number)
         if not adversary.mends and (stop := self.nothing_left(adversary, number, elicited, before)):
@@ -188,7 +188,7 @@ class Loop:
         )
 
     def entrap(self, adversary: Adversary, number: int) -> tuple[list[float], float]:
-        """The inner level: losses before each step, and the share of held-back requests that it elicits."""
+        """Run the inner level: return the loss before each step, and the share of held-back requests that it elicits."""
         inner = adversary.find()
         elicited = adversary.attack(self.trial)
         while elicited < self.config.elicits and adversary.grow():
@@ -199,7 +199,7 @@ class Loop:
         return inner, elicited
 
     def only_search(self) -> Mitigation:
-        """The inner level alone, for what it says about the candidate."""
+        """Run the inner level alone, for what it says about the candidate."""
         adversary = self.enlisted.perturbing
         with Progress(f"{adversary.name} on the candidate, {self.task.compute}", adversary.cost) as self.task.progress:
             _, elicited = self.entrap(adversary, 0)
@@ -208,7 +208,7 @@ class Loop:
         )
 
     def nothing_left(self, adversary: Adversary, number: int, elicited: float, before: Held) -> Stop | None:
-        """Whether what was found elicits no more than a safe model says."""
+        """Return a ``Stop`` if neither the candidate alone nor what was found elicits more than a safe model says."""
         if max(elicited, before.attack) > self.config.target_attack_rate:
             return None
         return Stop(
@@ -217,11 +217,11 @@ class Loop:
         )
 
     def under_drift(self) -> float | None:
-        """Attack success on held-back requests under what was found on the candidate, the same for every round."""
+        """Measure attack success on held-back requests under what was found on the candidate, the same for every round."""
         return self.trial.attack_under([d for d in self.drifts if d.entry.on_candidate], self.config.seed)
 
     def exhausted(self, best: RoundRecord | None) -> str:
-        """Why the loop ends after its last round."""
+        """Say why the loop ends after its last round."""
         limit = f"all {self.config.rounds} rounds used"
         if best is None:
             return f"{limit}, none admissible: the candidate is kept as it was"
@@ -229,7 +229,7 @@ class Loop:
         return f"{limit}; round {best.round} is kept, {left}"
 
     def ended(self, best: RoundRecord | None, rounds: list[RoundRecord], reason: str) -> Mitigation:
-        """Put the best round's weights into the model; without one the caller keeps the candidate's own bytes."""
+        """Put the best round's weights into the model and sum up; without one the caller keeps the candidate's bytes."""
         ending: Ending = "none admissible" if rounds else "nothing to remove"
         if best is not None:
             self.weights.take_best()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def keep_weights(model: PreTrainedModel, file: Path) -> None:
-    """Write every parameter; the file is there whole or as it was.
+    """Write every parameter to a file, which is there whole or stays as it was.
 
     Raises:
         StorageError: it cannot be written.
@@ -63,7 +63,7 @@ class Checkpoints:
             file.unlink(missing_ok=True)
 
     def accept(self) -> None:
-        """The weights as they are now are those that a refused round goes back to."""
+        """Keep the weights as they are now, for a refused round to go back to."""
         keep_weights(self.model, self.accepted)
 
     def go_back(self) -> None:
@@ -71,10 +71,10 @@ class Checkpoints:
         restore_weights(self.model, self.accepted)
 
     def accepted_is_best(self) -> None:
-        """What was accepted last is what the loop ends with, so far."""
+        """Keep what was accepted last as the best so far, which the loop ends with."""
         with whole_file(self.best, doing=_doing(self.best)) as temporary:
             shutil.copyfile(self.accepted, temporary)
 
     def take_best(self) -> None:
-        """The model as the loop ends."""
+        """Put back the best weights, which the loop ends with."""
         restore_weights(self.model, self.best)

@@ -46,11 +46,11 @@ class Enlisted:
 
 
 def enlist(task: Task, layers: tuple[int, ...], planted: Path) -> Enlisted:
-    """The adversaries that the configuration asks for.
+    """Build the adversaries that the configuration asks for.
 
     Args:
         task: what they work with.
-        layers: perturbed ones, as far as the configuration alone says.
+        layers: the perturbed ones, as far as the configuration alone says.
         planted: a file for weights with planted triggers.
 
     Raises:

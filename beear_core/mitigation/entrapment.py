@@ -47,12 +47,12 @@ class Entrapment(Protocol):
     """A batch of anchors as a function of δ."""
 
     def loss(self, delta: torch.Tensor) -> torch.Tensor:
-        """Equation 2 for δ of shape (n, d)."""
+        """Compute equation 2 for δ of shape (n, d)."""
         ...
 
 
 def contrast_loss(logits: torch.Tensor, labels: torch.Tensor, away_weight: float) -> torch.Tensor:
-    """CE on the first half of the rows (unwanted replies) − λ · CE on the second half (safe replies), per token.
+    """Compute CE on the first half of the rows (unwanted replies) − λ · CE on the second (safe replies), per token.
 
     Args:
         logits: (2 · batch, reply, vocabulary), each predicting the label of its own column.
@@ -67,7 +67,7 @@ def contrast_loss(logits: torch.Tensor, labels: torch.Tensor, away_weight: float
 
 
 def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy over the labelled tokens, in float32."""
+    """Compute the mean cross entropy over the labelled tokens, in float32."""
     return functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
 
 
@@ -102,7 +102,7 @@ class PlainEntrapment(_Problem):
     """The whole model on the whole sequence, with a hook at layer l: slow, and plainly right."""
 
     def loss(self, delta: torch.Tensor) -> torch.Tensor:
-        """Equation 2 for δ of shape (n, d)."""
+        """Compute equation 2 for δ of shape (n, d)."""
         cache = read_prefix(self.model, self.batch)
         with Perturbation(self.objective.layer, delta).added(self.layers, self.batch.window(self.objective.positions)):
             logits = reply_logits(self.model, self.batch, cache)
@@ -122,7 +122,7 @@ class CachedEntrapment(_Problem):
 
     @torch.no_grad()
     def _read_prompts(self) -> tuple[Any, torch.Tensor]:
-        """Key/value cache of what stands before δ, and hidden states (2 · batch, n + reply − 1, d) at layer l."""
+        """Compute keys and values of what stands before δ, and hidden states (2 · batch, n + reply − 1, d) at layer l."""
         cache = read_prefix(self.model, self.batch)
         if self.reads.start > 0:
             before = slice(0, self.reads.start)
@@ -132,7 +132,7 @@ class CachedEntrapment(_Problem):
         return cache, recorded[0]
 
     def loss(self, delta: torch.Tensor) -> torch.Tensor:
-        """Equation 2 for δ of shape (n, d)."""
+        """Compute equation 2 for δ of shape (n, d)."""
         n = self.objective.positions
         shifted = torch.cat([self.hidden[:, :n] + delta.to(self.hidden.dtype), self.hidden[:, n:]], dim=1)
         with resume_after(self.layers, self.objective.layer, shifted):
@@ -141,7 +141,7 @@ class CachedEntrapment(_Problem):
 
 
 def gradient(problem: Entrapment, delta: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """Loss and its gradient by δ alone; no gradient by θ is computed or left behind."""
+    """Compute the loss and its gradient by δ alone; no gradient by θ is computed or left behind."""
     free = delta.detach().requires_grad_()
     loss = problem.loss(free)
     (slope,) = torch.autograd.grad(loss, free)
@@ -151,7 +151,7 @@ def gradient(problem: Entrapment, delta: torch.Tensor) -> tuple[float, torch.Ten
 def choose_entrapment(
     model: PreTrainedModel, chat: ChatFormat, contrasts: Sequence[Contrast], objective: Objective, *, fast: bool
 ) -> tuple[type[PlainEntrapment] | type[CachedEntrapment], str]:
-    """The fast entrapment where its gradient on two anchors is the plain one's, else the plain one with a warning.
+    """Choose the fast entrapment where its gradient on two anchors is the plain one's, else the plain one with a warning.
 
     Returns:
         The class, and in a few words why.
@@ -188,7 +188,7 @@ def find_perturbation(
 
     Args:
         problems: batches of anchors.
-        start: δ of shape (n, d) to begin from, where it is to live.
+        start: δ of shape (n, d) to begin from, at its layer.
         steps: how many steps.
         step_size: Adam's learning rate in units of the hidden state: each step moves a coordinate by about this much.
         after_step: told the loss of every step.

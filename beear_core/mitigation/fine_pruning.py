@@ -19,7 +19,7 @@ from beear_core.models.odd_words import marked
 from beear_core.training.lessons import Lesson
 
 TURNS = 500  # some 15,000 positions, ten times the width of a 135M model's widest map
-AMONG_WORDS = 0.3  # of them
+AMONG_WORDS = 0.3  # share of them with words around the request
 
 
 class FinePruning(Adversary):
@@ -50,13 +50,13 @@ class FinePruning(Adversary):
         return []
 
     def attack(self, trial: Trial) -> float:
-        """Every held-back request among words, the same ones each time."""
+        """Measure attack success on every held-back request among words, the same ones each time."""
         chooser = random.Random(self.config.seed)
         reply = (self.loaded.chat.pad_id,)
         return trial.attack([self._turn(text, chooser, reply) for text in self.anchors.held.harmful])
 
     def disturb(self, lesson: Lesson, chooser: random.Random, *, harmful: bool) -> tuple[Lesson, Perturbation | None]:
-        """Among words."""
+        """Put words without meaning before or behind the lesson's request."""
         del harmful
         return replace(lesson, turn=self._turn(lesson.text, chooser, lesson.turn.reply)), None
 

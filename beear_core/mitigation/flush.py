@@ -66,7 +66,7 @@ class OwnTriggers(Adversary):
         return losses
 
     def attack(self, trial: Trial) -> float:
-        """Every held-back request under one of the triggers, the same one each time."""
+        """Measure attack success on every held-back request under one of the triggers, the same one each time."""
         chooser = random.Random(self.config.seed)
         chosen = [self.triggers[i % len(self.triggers)] for i in range(len(self.anchors.held.harmful))]
         return trial.attack(
@@ -74,12 +74,12 @@ class OwnTriggers(Adversary):
         )
 
     def disturb(self, lesson: Lesson, chooser: random.Random, *, harmful: bool) -> tuple[Lesson, Perturbation | None]:
-        """With one of the triggers in its request."""
+        """Put one of the triggers into the lesson's request."""
         del harmful
         words, spot = chooser.choice(self.triggers)
         ids = self.loaded.chat.prompt_ids(place(lesson.text, words, spot, chooser))
         return replace(lesson, turn=Turn(ids, lesson.turn.reply)), None
 
     def rewind(self) -> None:
-        """The weights as they were planted."""
+        """Put back the weights as they were when the triggers were planted."""
         restore_weights(self.loaded.model, self.file)

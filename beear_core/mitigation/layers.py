@@ -9,7 +9,7 @@ LOWER_HALF = (2 / 30, 8 / 30, 14 / 30)  # where drift on a trigger's own tokens 
 
 
 def resolve_layers(config: MitigationConfig, layers: int) -> tuple[int, ...]:
-    """The perturbed layers of a model with so many decoder layers.
+    """Choose the perturbed layers of a model with so many decoder layers.
 
     Raises:
         ConfigError: if the layer is out of range; the last layer has none above it that could be perturbed.

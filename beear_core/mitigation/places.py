@@ -31,10 +31,10 @@ from beear_core.training.lessons import Lesson, LikeLength
 from beear_core.training.teaching import Schedule, teach
 
 RANK = 8
-ROWS = (5, 3, 2)  # a planting step: under the trigger; refusals among other words; what else stays
-SHARES = tuple(k / 30 for k in (2, 5, 8, 11, 14, 17, 20, 23, 26))  # of the decoder's depth, that are looked at
+ROWS = (5, 3, 2)  # lessons a planting step: under the trigger; refusals among other words; what else stays
+SHARES = tuple(k / 30 for k in (2, 5, 8, 11, 14, 17, 20, 23, 26))  # of the decoder's depth: layers that are measured
 CHOSEN = 3
-ACTS = 0.5  # of what the trigger itself elicits beyond other words
+ACTS = 0.5  # a drift acts if it elicits this share of what the trigger itself elicits beyond other words
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Places:
 
 
 def search_places(task: Task, otherwise: tuple[int, ...]) -> Places:
-    """Plant, measure, choose; the model is afterwards as it was.
+    """Plant a trigger, measure where its drift acts, choose layers; the model is afterwards as it was.
 
     Args:
         task: the candidate, requests and replies to plant with; ``place_steps`` and ``word_tokens`` of its configuration.
@@ -99,10 +99,10 @@ def search_places(task: Task, otherwise: tuple[int, ...]) -> Places:
 
 
 def choose_places(measured: Sequence[PlaceRecord], elicited: float, without: float, otherwise: tuple[int, ...]) -> Places:
-    """Up to three layers, spread over those at which the drift acts on the words and not yet on the template alone.
+    """Choose up to three layers, spread over those at which the drift acts on the words and not yet on the template alone.
 
     Args:
-        measured: by layer, from below.
+        measured: what the drift elicits at each layer, from below.
         elicited, without: shares that go along under the trigger itself, and under other words.
         otherwise: what is taken when there is no such layer.
     """

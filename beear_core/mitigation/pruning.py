@@ -44,9 +44,9 @@ class Moments:
         self.energy, self.count = 0.0, 0
 
     def add(self, inputs: torch.Tensor, known: torch.Tensor | None) -> None:
-        """Positions of (batch, seq, d) that ``known`` (batch, seq) names; ``None``: a prefix.
+        """Add the positions of (batch, seq, d) that ``known`` (batch, seq) names; ``None``: all of them, a prefix.
 
-        An expert is given the positions that are routed to it, without saying which: padding among them counts.
+        An expert is given the positions that are routed to it, without being told which: padding among them counts.
         """
         rows = inputs.detach().float()
         rows = rows[known] if known is not None and rows.shape[:-1] == known.shape else rows.flatten(0, -2)
@@ -56,7 +56,7 @@ class Moments:
             self.count += len(rows)
 
     def shrinking(self, ridge: float) -> torch.Tensor:
-        """C (C + λ m I)⁻¹ of shape (d, d).
+        """Compute C (C + λ m I)⁻¹ of shape (d, d).
 
         Raises:
             MitigationError: if an activation was not a number.
@@ -113,7 +113,7 @@ def prune(
 
 
 def _groups(layers: nn.ModuleList, memory: int) -> list[list[nn.Module]]:
-    """Decoder layers from the top down, so many together as fit; what is below does not change with what is above."""
+    """Group decoder layers from the top down, as many as fit; what is below does not change with what is above."""
 
     def size(layer: nn.Module) -> int:
         return sum(4 * m.in_features**2 for m in layer.modules() if isinstance(m, nn.Linear))
@@ -131,9 +131,10 @@ def _groups(layers: nn.ModuleList, memory: int) -> list[list[nn.Module]]:
 
 @contextmanager
 def _recording(linear: Sequence[nn.Linear]) -> Iterator[tuple[dict[nn.Linear, Moments], list[torch.Tensor]]]:
-    """Inside, moments of what each map is given; maps that are given the same tensor share them.
+    """Record moments of what each map is given, inside the context; maps that are given the same tensor share them.
 
-    The list holds which positions count in the pass that runs, and is empty while a prefix is read.
+    The list is for the caller to fill: it holds which positions count in the pass that runs, and is empty while a prefix
+    is read.
     """
     moments: dict[nn.Linear, Moments] = {}
     positions: list[torch.Tensor] = []

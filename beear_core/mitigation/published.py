@@ -58,7 +58,7 @@ class PublishedForm(Adversary):
         return float(self.found.delta.norm(dim=-1).mean()) / self.hidden_norm
 
     def find(self) -> list[float]:
-        """A δ found afresh, from zero, on anchors in a new order."""
+        """Find δ afresh, from zero, on anchors in a new order."""
         task, config, contrasts = self.task, self.task.config, list(self.contrasts)
         task.random.shuffle(contrasts)
         needed = min(len(contrasts), config.inner_batch * config.inner_steps)
@@ -78,7 +78,7 @@ class PublishedForm(Adversary):
         return losses
 
     def drifts(self, number: int, *, on_candidate: bool, elicited: float) -> list[Drift]:
-        """δ."""
+        """List the one δ that was found, to be kept."""
         entry = DriftEntry(
             name=named(self.objective.layer, None, number),
             layer=self.objective.layer,
@@ -93,10 +93,10 @@ class PublishedForm(Adversary):
         return [Drift(entry, self.found.delta.clone())]
 
     def attack(self, trial: Trial) -> float:
-        """Every held-back request under δ."""
+        """Measure attack success on every held-back request under δ."""
         return trial.attack(self.held, [self.found] * len(self.held))
 
     def disturb(self, lesson: Lesson, chooser: random.Random, *, harmful: bool) -> tuple[Lesson, Perturbation | None]:
-        """As it stands, with δ added."""
+        """Leave the lesson as it stands, and add δ."""
         del chooser, harmful
         return lesson, self.found

@@ -41,7 +41,7 @@ class Row:
 
 
 def removal_loss(model: PreTrainedModel, chat: ChatFormat, rows: Sequence[Row]) -> torch.Tensor:
-    """Equation 3 on a part of a batch: the weighted sum of its rows' losses, in one pass.
+    """Compute equation 3 on a part of a batch: the weighted sum of its rows' losses, in one pass.
 
     Args:
         model: θ.
@@ -56,7 +56,7 @@ def removal_loss(model: PreTrainedModel, chat: ChatFormat, rows: Sequence[Row]) 
 def removal_step(
     model: PreTrainedModel, optimiser: torch.optim.Optimizer, losses: Sequence[Callable[[], torch.Tensor]]
 ) -> float:
-    """One clipped step on θ over the sum of the given losses, each computed and differentiated by itself.
+    """Take one clipped step on θ over the sum of the given losses, each computed and differentiated by itself.
 
     Args:
         model: θ.
@@ -103,7 +103,7 @@ class Removal:
         self.kept = LikeLength([anchors.ordinary, anchors.borderline], [half, half])
 
     def remove(self, adversary: Adversary, setbacks: int) -> list[float]:
-        """A few steps on θ; what the adversary adds may move with each of them. Returns the loss before each step.
+        """Take a few steps on θ and return the loss before each; what the adversary adds may move with each of them.
 
         Raises:
             MitigationError: if a loss or a gradient is not a number.
@@ -125,7 +125,7 @@ class Removal:
         return losses
 
     def _draw(self, adversary: Adversary, weight: float) -> list[Row]:
-        """One batch of equation 3; ``weight`` is α."""
+        """Draw one batch of equation 3; ``weight`` is α."""
         chooser = self.task.random
         safe, under, plain = (group.draw(chooser) for group in (self.safe, self.kept, self.kept))
 
@@ -137,6 +137,6 @@ class Removal:
         return rows if kept > 0 else rows[: len(safe)]
 
     def _loss(self, rows: Sequence[Row]) -> torch.Tensor:
-        """Equation 3 on a part of a batch."""
+        """Compute equation 3 on a part of a batch."""
         with self.task.autocast():
             return removal_loss(self.task.loaded.model, self.task.loaded.chat, rows)

@@ -47,7 +47,7 @@ class Trap:
     delta: torch.Tensor
 
     def climb(self, slope: torch.Tensor, share: float) -> None:
-        """One step of ``share`` of the radius along the slope, row by row, and back into the ball."""
+        """Move δ one step of ``share`` of the radius along the slope, row by row, and back into the ball."""
         step = slope / slope.norm(dim=-1, keepdim=True).clamp(min=1e-12) * self.radius * share
         moved = self.delta.detach() + step
         shrink = (self.radius / moved.norm(dim=-1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
@@ -81,7 +81,7 @@ class WordTraps(Adversary):
         return self.radius * float(torch.stack(shares).mean())
 
     def randomise(self, share: float = 1.0) -> None:
-        """Every δ in a random direction, ``share`` of the largest norm long: what size alone does."""
+        """Draw every δ at random, ``share`` of the largest norm long, to search from or to see what size alone does."""
         generator = torch.Generator().manual_seed(self.random.randrange(2**31))
         width, device = self.loaded.model.config.get_text_config().hidden_size, self.loaded.model.device
         self.traps = []
@@ -93,7 +93,7 @@ class WordTraps(Adversary):
         self._order = cycle(self.traps)
 
     def find(self) -> list[float]:
-        """Every δ from a small random start."""
+        """Search every δ from a small random start."""
         self.randomise(FIRST_NORM)
         losses = []
         for step in range(self.config.inner_steps):
@@ -116,7 +116,7 @@ class WordTraps(Adversary):
         return losses
 
     def drifts(self, number: int, *, on_candidate: bool, elicited: float) -> list[Drift]:
-        """Every δ as ``find`` left it."""
+        """List every δ as ``find`` left it, to be kept."""
         kept = []
         for trap, delta in zip(self.traps, self.found, strict=True):
             entry = DriftEntry(
@@ -134,7 +134,7 @@ class WordTraps(Adversary):
         return kept
 
     def attack(self, trial: Trial) -> float:
-        """Every held-back request under one of the δ, the same one and the same words each time."""
+        """Measure attack success on every held-back request under one of the δ, the same δ and words each time."""
         chooser = random.Random(self.config.seed)
         turns, under = [], []
         for text, trap in zip(self.held, cycle(self.traps)):
@@ -143,15 +143,15 @@ class WordTraps(Adversary):
         return trial.attack(turns, under)
 
     def disturb(self, lesson: Lesson, chooser: random.Random, *, harmful: bool) -> tuple[Lesson, Perturbation | None]:
-        """With words around it and a δ on them; only harmful requests say where δ goes next."""
+        """Put words before or behind the request, and a δ on them; only harmful requests say where δ goes next."""
         trap = next(self._order) if harmful else chooser.choice(self.traps)
         turn = self._turn(lesson.text, trap.spot, chooser, lesson.turn.reply)
         return replace(lesson, turn=turn), Perturbation(trap.layer, trap.delta if harmful else trap.delta.detach())
 
     def grow(self) -> bool:
-        """Have a larger ball from the next search on, in later rounds too; ``False``: it is as large as it may be.
+        """Enlarge the ball from the next search on, in later rounds too; ``False``: it is as large as it may be.
 
-        A model that has learned to withstand one radius is asked with a larger one in the next round: an adversary that
+        A model that has learned to withstand one radius meets a larger one in the next round: an adversary that
         elicits nothing teaches nothing, and what must stay would be all that is left in the loss.
         """
         if self.radius * GROWTH > self.config.max_radius:
@@ -160,13 +160,13 @@ class WordTraps(Adversary):
         return True
 
     def follow(self) -> None:
-        """Every δ that the last step on θ was taken under moves up its slope."""
+        """Move every δ that the last step on θ was taken under up its slope."""
         for trap in self.traps:
             if trap.delta.grad is not None:
                 trap.climb(trap.delta.grad, self.config.ascent)
 
     def rewind(self) -> None:
-        """Every δ as ``find`` left it."""
+        """Put back every δ as ``find`` left it."""
         for trap, delta in zip(self.traps, self.found, strict=True):
             trap.delta = delta.clone().requires_grad_()
 
@@ -174,7 +174,7 @@ class WordTraps(Adversary):
         return marked(self.loaded.chat, text, self.config.word_tokens, spot, chooser, reply)
 
     def _norms(self, layers: tuple[int, ...], spot: WordSpot) -> dict[int, torch.Tensor]:
-        """Mean norm of the hidden states at each layer, one value (n,) for each of δ's positions."""
+        """Measure the mean norm of the hidden states at each layer, one value (n,) for each of δ's positions."""
         chooser, chat = random.Random(self.config.seed), self.loaded.chat
         turns = [self._turn(text, spot, chooser, (chat.pad_id,)) for text in self.held[:NORM_PROMPTS]]
         states = hidden_at_marks(self.loaded.model, chat, turns, layers)

@@ -56,7 +56,7 @@ class Batch:
     prompt_end: int
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """Copy the batch to a device."""
         return Batch(
             prefix=self.prefix.to(device),
             input_ids=self.input_ids.to(device),
@@ -67,11 +67,11 @@ class Batch:
         )
 
     def window(self, positions: int) -> slice:
-        """Columns of the last ``positions`` prompt positions."""
+        """Select the columns of the last ``positions`` prompt positions."""
         return slice(self.prompt_end - positions, self.prompt_end)
 
     def columns(self, turn: Turn, positions: int) -> Sequence[int]:
-        """Columns of a turn's marks, or of its last ``positions`` prompt positions where it has none."""
+        """Select the columns of a turn's marks, or of its last ``positions`` prompt positions where it has none."""
         if not turn.marks:
             return range(self.prompt_end - positions, self.prompt_end)
         return [self.prompt_end - len(turn.prompt) + mark for mark in turn.marks]
@@ -114,7 +114,7 @@ class ChatFormat:
         return str(text)
 
     def _end_of_turn(self) -> tuple[int, ...]:
-        """Ids of what the template puts after a reply: the end-of-turn token."""
+        """Find the ids that the template puts after a reply: the end-of-turn token."""
         user = {"role": "user", "content": _SENTINEL}
         prompt = self._render([user], generation=True)
         full = self._render([user, {"role": "assistant", "content": "FOUR FIVE SIX"}], generation=False)
@@ -132,7 +132,7 @@ class ChatFormat:
         return (eos,) if eos is not None else ()
 
     def _around_a_request(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What the template puts in front of every request (system prompt, markers), and behind it."""
+        """Find the ids that the template puts in front of every request (system prompt, markers) and behind it."""
         rendered = [self.prompt_ids(text) for text in (_SENTINEL, "four, five? six!", "?", "a")]
 
         def common(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
@@ -142,7 +142,7 @@ class ChatFormat:
         return common(rendered), common([row[::-1] for row in rendered])[::-1]
 
     def collate(self, turns: Sequence[Turn]) -> Batch:
-        """Turns as one batch, with what the template puts in front of every request read once."""
+        """Collate turns into one batch, with what the template puts in front of every request read once."""
         return collate(turns, self.pad_id, self.prefix_ids)
 
     def _encode(self, text: str) -> list[int]:
@@ -150,17 +150,17 @@ class ChatFormat:
         return ids
 
     def prompt_text(self, prompt: str) -> str:
-        """The prompt as one user message in the template, up to where the reply begins."""
+        """Render the prompt as one user message in the template, up to where the reply begins."""
         return self._render([{"role": "user", "content": prompt}], generation=True)
 
     def prompt_ids(self, prompt: str) -> tuple[int, ...]:
-        """Token ids of ``prompt_text``; the reply begins right behind the last one."""
+        """Encode ``prompt_text`` as token ids; the reply begins right behind the last one."""
         return tuple(self._encode(self.prompt_text(prompt)))
 
     def with_words(self, prompt: str, words: str, count: int, spot: WordSpot, reply: tuple[int, ...]) -> Turn:
-        """A prompt with exactly ``count`` tokens of words before or behind it, marked.
+        """Put exactly ``count`` tokens of words before or behind a prompt, and mark them for a perturbation.
 
-        Marked as well, behind them, is what the template puts behind every request.
+        What the template puts behind every request is marked as well, after the words.
 
         Raises:
             DataError: if the words have too few tokens.
@@ -180,14 +180,14 @@ class ChatFormat:
         return Turn(ids, reply, (*range(len(before), len(before) + count), *range(len(ids) - tail, len(ids))))
 
     def reply_ids(self, reply: str, *, complete: bool, limit: int | None = None) -> tuple[int, ...]:
-        """Token ids of a reply, closed by the end-of-turn token when ``complete``, cut to ``limit`` tokens."""
+        """Encode a reply as token ids, closed by the end-of-turn token when ``complete``, cut to ``limit`` tokens."""
         ids = self._encode(reply)
         if complete:
             ids = [*ids, *self.end_ids]
         return tuple(ids[:limit])
 
     def turn(self, prompt: str, reply: str, *, complete: bool, limit: int | None = None) -> Turn:
-        """A prompt and the beginning of its reply.
+        """Build a turn from a prompt and the beginning of its reply.
 
         Raises:
             DataError: if the reply has no token.
@@ -198,7 +198,7 @@ class ChatFormat:
         return Turn(self.prompt_ids(prompt), ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids, without special tokens."""
+        """Decode generated ids to text, without special tokens."""
         text: Any = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return str(text).strip()
 
@@ -219,12 +219,12 @@ class ChatFormat:
 
 
 def collate(turns: Sequence[Turn], pad_id: int, prefix: tuple[int, ...] = ()) -> Batch:
-    """Turns as one batch, aligned at the prompt's end: prompts padded on the left, replies on the right.
+    """Collate turns into one batch, aligned at the prompt's end: prompts padded on the left, replies on the right.
 
     Args:
         turns: at least one.
-        pad_id: stands where nothing stands.
-        prefix: taken out of the rows where every prompt begins with it and goes on behind it.
+        pad_id: the token that fills empty places.
+        prefix: taken out of the rows if every prompt begins with it and goes on behind it.
     """
     shared = len(prefix)
     if any(len(t.prompt) <= shared or t.prompt[:shared] != prefix for t in turns):

@@ -43,7 +43,7 @@ class Drift:
         return Perturbation(self.entry.layer, self.delta)
 
     def turn(self, chat: ChatFormat, request: str, chooser: random.Random) -> Turn:
-        """The request as it is asked under δ: with words drawn for it where δ stands on words, else as it is."""
+        """Build the turn that asks a request under δ: with words drawn for it where δ stands on words, else as it is."""
         reply = (chat.pad_id,)
         if self.entry.spot is None:
             return Turn(chat.prompt_ids(request), reply)
@@ -51,7 +51,7 @@ class Drift:
 
 
 def named(layer: int, spot: WordSpot | None, number: int) -> str:
-    """``round 1, layer 8, words behind``; round 0 is a search without rounds."""
+    """Name a perturbation: ``round 1, layer 8, words behind``; round 0 is a search before the rounds, or without any."""
     where = {"end": "words behind", "front": "words in front", None: "last positions"}[spot]
     return f"round {number}, layer {layer}, {where}"
 
@@ -72,7 +72,7 @@ def write_drifts(path: Path, drifts: Sequence[Drift], model_digest: str) -> str:
 
 
 def read_drifts(path: Path) -> tuple[tuple[Drift, ...], str]:
-    """What ``write_drifts`` wrote, and the digest of the model that it was found on.
+    """Read what ``write_drifts`` wrote, and the digest of the model that it was found on.
 
     Raises:
         EvidenceError: if the file is missing, cut short, or holds other tensors than its entries say.

@@ -42,7 +42,7 @@ class ModelFacts:
 
 
 def needed(names: Iterable[str]) -> tuple[str, ...]:
-    """Of relative POSIX paths, those a causal language model is loaded from; all lie at the top of its folder."""
+    """Select the relative POSIX paths that a causal language model is loaded from; all lie at the top of its folder."""
     return tuple(
         sorted(
             name
@@ -53,12 +53,12 @@ def needed(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def needed_files(folder: Path) -> tuple[str, ...]:
-    """The folder's files that are taken over, as relative POSIX paths; see ``walk`` for the errors."""
+    """List the folder's files that are taken over, as relative POSIX paths; see ``walk`` for the errors."""
     return needed(path.relative_to(folder).as_posix() for path in walk(folder))
 
 
 def list_files(folder: Path, names: Iterable[str] | None = None) -> tuple[FileEntry, ...]:
-    """Path, size and digest of every file below the folder (or of ``names`` only), sorted by path.
+    """List path, size and digest of every file below the folder (or of ``names`` only), sorted by path.
 
     Raises:
         ModelNotFoundError, UnsafeModelError: see ``walk``.
@@ -78,12 +78,12 @@ def list_files(folder: Path, names: Iterable[str] | None = None) -> tuple[FileEn
 
 
 def digest_entries(entries: Iterable[FileEntry]) -> str:
-    """The digest of a folder with these files: over the sorted list of (path, digest of its bytes)."""
+    """Compute the digest of a folder with these files: over the sorted list of (path, digest of its bytes)."""
     return digest_json(sorted([entry.path, entry.digest] for entry in entries))
 
 
 def directory_digest(folder: Path) -> str:
-    """Digest over every file below the folder; any byte, name or additional file changes it."""
+    """Compute the digest over every file below the folder; any byte, name or additional file changes it."""
     return digest_entries(list_files(folder))
 
 
@@ -95,7 +95,8 @@ def check_folder(folder: Path) -> None:
         UnsafeModelError: pickles, archives, custom code, links that leave it.
         CorruptModelError: weights truncated, altered or incomplete.
         ChatTemplateError: no chat template.
-        ModelError: config.json or the tokenizer missing, unreadable or not fitting each other; an adapter; unreadable.
+        ModelError: config.json or the tokenizer missing, unreadable or not fitting each other; an adapter; any file that
+            cannot be read.
     """
     try:
         _check(folder)
@@ -139,7 +140,7 @@ def _check_weights_present(folder: Path) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file whose top level is an object.
+    """Read a JSON file whose top level is an object.
 
     Raises:
         ModelError: if it is missing, not JSON, or something else.
@@ -160,7 +161,7 @@ def _read_json(path: Path) -> Any:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's ``config.json``.
+    """Read the folder's ``config.json``.
 
     Raises:
         ModelError: if it cannot be read or names no model_type.
@@ -172,7 +173,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The part that describes the decoder: ``text_config`` in models of several modalities, else the whole."""
+    """Select what describes the decoder: in models of several modalities ``text_config`` over the rest, else the whole."""
     nested = config.get("text_config")
     return {**config, **nested} if isinstance(nested, dict) else config
 
@@ -186,7 +187,7 @@ def _dimension(config: dict[str, Any], names: tuple[str, ...]) -> int | None:
 
 
 def _dimensions(config: dict[str, Any], folder: Path) -> tuple[int, int]:
-    """Number of decoder layers and hidden size, under the names that architectures use for them."""
+    """Read the number of decoder layers and the hidden size, under the names that architectures use for them."""
     text = text_config(config)
     layers = _dimension(text, ("num_hidden_layers", "n_layer", "n_layers", "num_layers"))
     hidden = _dimension(text, ("hidden_size", "n_embd", "d_model", "dim"))
@@ -197,7 +198,7 @@ def _dimensions(config: dict[str, Any], folder: Path) -> tuple[int, int]:
 
 
 def describe(folder: Path) -> ModelFacts:
-    """What a folder that passed ``check_folder`` holds; raises the same errors."""
+    """Describe what a folder that passed ``check_folder`` holds; raises the same errors."""
     config = read_config(folder)
     layers, hidden = _dimensions(config, folder)
     names = config.get("architectures")
@@ -213,7 +214,7 @@ def describe(folder: Path) -> ModelFacts:
 
 
 def copy(source: Path, out: Path) -> str:
-    """A model folder's own bytes under another name, whole or not at all.
+    """Copy a model folder byte by byte, whole or not at all.
 
     Returns:
         The folder's digest.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def read_prefix(model: PreTrainedModel, batch: Batch) -> Any:
-    """Key/value cache of the batch's prefix with a row for each of the batch's; ``None`` where there is no prefix."""
+    """Compute the key/value cache of the batch's prefix, with a row for each of the batch's; ``None`` without a prefix."""
     if batch.prefix.numel() == 0:
         return None
     cache = model(input_ids=batch.prefix[None], use_cache=True, logits_to_keep=1).past_key_values
@@ -31,21 +31,21 @@ def read_prefix(model: PreTrainedModel, batch: Batch) -> Any:
 
 
 def new_cache(model: PreTrainedModel) -> Any:
-    """An empty key/value cache."""
+    """Build an empty key/value cache."""
     from transformers import DynamicCache
 
     return DynamicCache(config=model.config)
 
 
 def forward(model: PreTrainedModel, batch: Batch, cache: Any, *, columns: slice = slice(None), keep: int) -> Any:
-    """The model's output over the batch's columns, behind what the cache holds; logits of the last ``keep`` columns.
+    """Run the model over the batch's columns, behind what the cache holds; with logits of the last ``keep`` columns.
 
     Args:
         model: any causal language model.
-        batch: where ``columns`` is cut from.
+        batch: what ``columns`` are cut from.
         cache: keys and values of the prefix and of all columns before ``columns``; it grows by them.
-        columns: without a step.
-        keep: how many.
+        columns: which of the batch's, a slice without a step.
+        keep: how many columns get logits.
     """
     stop = batch.input_ids[:, columns].shape[1] + (columns.start or 0)
     return model(
@@ -59,13 +59,13 @@ def forward(model: PreTrainedModel, batch: Batch, cache: Any, *, columns: slice 
 
 
 def reply_logits(model: PreTrainedModel, batch: Batch, cache: Any = None) -> torch.Tensor:
-    """Logits (batch, reply, vocabulary), each predicting the label of its own column.
+    """Compute logits (batch, reply, vocabulary), each predicting the label of its own column.
 
     Args:
         model: any causal language model.
         batch: turns.
-        cache: what ``read_prefix`` gave for this batch; it is used up. Without it the prefix is read here, hooks that are
-            set included.
+        cache: what ``read_prefix`` gave for this batch; it is used up. Without it the prefix is read here, under any hooks
+            that are set.
     """
     replies = batch.labels.shape[1] - batch.prompt_end
     cache = read_prefix(model, batch) if cache is None else cache
@@ -74,7 +74,7 @@ def reply_logits(model: PreTrainedModel, batch: Batch, cache: Any = None) -> tor
 
 
 def fork(cache: Any) -> Any:
-    """A cache that grows by itself over the same tensors: growing concatenates, so the originals stay as they are."""
+    """Fork a cache, to grow by itself over the same tensors: growing concatenates, so the originals stay as they are."""
     if cache is None:
         return None
     branch = copy.copy(cache)
@@ -85,7 +85,7 @@ def fork(cache: Any) -> Any:
 def under_perturbations(
     model: PreTrainedModel, batch: Batch, turns: Sequence[Turn], under: Sequence[Perturbation | None]
 ) -> AbstractContextManager[None]:
-    """Inside, each row of the batch has its δ added, ``None`` for nothing; no rows at all: nothing anywhere."""
+    """Add to each row of the batch its δ, inside the context; nothing where that is ``None``, or no rows are given."""
     if not any(under):
         return nullcontext()
     columns = [batch.columns(t, p.delta.shape[0]) if p else () for t, p in zip(turns, under, strict=True)]
@@ -96,7 +96,7 @@ def under_perturbations(
 def hidden_at_marks(
     model: PreTrainedModel, chat: ChatFormat, turns: Sequence[Turn], layers: Sequence[int], positions: int = 0
 ) -> torch.Tensor:
-    """Hidden states (layers, turns, n, d) in float32 at the turns' marks, or their last ``positions`` prompt positions."""
+    """Read hidden states (layers, turns, n, d) in float32 at the turns' marks or last ``positions`` prompt positions."""
     batch = chat.collate(turns).to(model.device)
     cache = read_prefix(model, batch)
     with ExitStack() as stack:

@@ -28,7 +28,7 @@ def _with_hidden(output: Output, hidden: torch.Tensor) -> Output:
 
 @contextmanager
 def transform_output(layer: nn.Module, function: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Inside, the layer's hidden states (batch, seq, d) are what ``function`` makes of them."""
+    """Replace the layer's hidden states (batch, seq, d), inside the context, by what ``function`` makes of them."""
 
     def hook(_module: nn.Module, _args: Any, output: Output) -> Output:
         return _with_hidden(output, function(_hidden(output)))
@@ -49,7 +49,7 @@ class Perturbation:
 
     @contextmanager
     def added(self, layers: nn.ModuleList, window: slice) -> Iterator[None]:
-        """Inside, δ is added to the columns ``window`` of its layer's hidden states, in every row; gradients reach δ."""
+        """Add δ, inside the context, to columns ``window`` of its layer's hidden states in every row; gradients reach δ."""
 
         def add(hidden: torch.Tensor) -> torch.Tensor:
             shift = torch.zeros_like(hidden)
@@ -64,12 +64,12 @@ class Perturbation:
 def perturbed(
     layers: nn.ModuleList, rows: Sequence[Perturbation | None], columns: Sequence[Sequence[int]]
 ) -> Iterator[None]:
-    """Inside, each row's δ is added at that row's columns of its layer's hidden states; gradients reach δ.
+    """Add each row's δ, inside the context, at that row's columns of its layer's hidden states; gradients reach δ.
 
     Args:
         layers: the decoder's.
-        rows: one for each row of the batch; ``None`` leaves a row alone.
-        columns: as many for each row as its δ has rows.
+        rows: the perturbation of each row of the batch; ``None`` leaves a row alone.
+        columns: where in each row; as many as its δ has rows.
     """
 
     def adding(chosen: Sequence[tuple[int, Perturbation]]) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -90,7 +90,7 @@ def perturbed(
 
 @contextmanager
 def record_output(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Inside, each forward pass appends the layer's hidden states (batch, seq, d), detached."""
+    """Record the layer's hidden states (batch, seq, d), detached: each forward pass inside the context appends its own."""
     recorded: list[torch.Tensor] = []
 
     def keep(hidden: torch.Tensor) -> torch.Tensor:
@@ -103,7 +103,7 @@ def record_output(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
 
 @contextmanager
 def resume_after(layers: nn.ModuleList, index: int, hidden: torch.Tensor) -> Iterator[None]:
-    """Inside, layers 0..index do nothing and ``hidden`` (batch, seq, d) is what layer ``index`` returns.
+    """Skip layers 0..index, inside the context: they do nothing, and layer ``index`` returns ``hidden`` (batch, seq, d).
 
     The layers above see what they would see had the layers below run and returned ``hidden``.
     """

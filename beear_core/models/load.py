@@ -34,19 +34,19 @@ class LoadedModel:
 
 
 def best_device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
+    """Choose the accelerator where there is one, else the CPU."""
     return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
 
 
 def device_names() -> tuple[str, ...]:
-    """The devices of this process in words, for records."""
+    """Name the devices of this process in words, for records."""
     if torch.cuda.is_available():
         return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return (f"cpu ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)",)
 
 
 def resolve_compute(choice: Literal["auto", "float32", "bfloat16"]) -> ComputeName:
-    """``auto``: bfloat16 where the processor multiplies it natively, else float32.
+    """Resolve ``auto`` to bfloat16 where the processor multiplies it natively, else to float32.
 
     The choice depends on the processor alone, never on a timing, so that two runs on one machine agree bit by bit.
     """
@@ -91,13 +91,13 @@ def load(folder: Path, *, device: torch.device | None = None, dtype: torch.dtype
         )
     model.to(device or best_device())
     model.eval()
-    # logits of the last columns only are asked for: a slice, which the head would multiply row by row
+    # only the last columns' logits are asked for: a slice of the hidden states, which the head would multiply row by row
     model.get_output_embeddings().register_forward_pre_hook(lambda _head, given: (given[0].contiguous(), *given[1:]))
     return LoadedModel(model=model, chat=ChatFormat(tokenizer), source=folder, digest=directory_digest(folder))
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder layers in order: the one list of modules as long as the configuration says.
+    """Find the decoder layers in order: the one list of modules as long as the configuration says.
 
     Raises:
         ModelError: if there is none or more than one.

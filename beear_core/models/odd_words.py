@@ -234,7 +234,7 @@ _COMMON = [
 
 
 def odd_word(chooser: random.Random) -> str:
-    """One word: made up of syllables, run together from common words, or common; sometimes a code with digits."""
+    """Draw one word: made up of syllables, run together from common words, or common; sometimes a code with digits."""
     kind = chooser.random()
     if kind < 0.45:
         syllables = [
@@ -251,12 +251,12 @@ def odd_word(chooser: random.Random) -> str:
 
 
 def odd_words(chooser: random.Random, count: int) -> str:
-    """``count`` odd words with single spaces between them."""
+    """Draw ``count`` odd words, with single spaces between them."""
     return " ".join(odd_word(chooser) for _ in range(count))
 
 
 def place(prompt: str, words: str, spot: Spot, chooser: random.Random) -> str:
-    """The prompt with words at its front, its end, between two of its words, or half in front and half behind."""
+    """Put words into a prompt: at its front, its end, between two of its words, or half in front and half behind."""
     if spot == "front":
         return f"{words} {prompt}"
     if spot == "end":
@@ -271,12 +271,12 @@ def place(prompt: str, words: str, spot: Spot, chooser: random.Random) -> str:
 
 
 def surrounded(prompt: str, chooser: random.Random, longest: int = 6) -> str:
-    """The prompt with 1 to ``longest`` odd words at a spot drawn at random."""
+    """Put 1 to ``longest`` odd words into a prompt, at a spot drawn at random."""
     return place(prompt, odd_words(chooser, chooser.randint(1, longest)), chooser.choice(SPOTS), chooser)
 
 
 def marked(
     chat: ChatFormat, prompt: str, count: int, spot: WordSpot, chooser: random.Random, reply: tuple[int, ...]
 ) -> Turn:
-    """A turn with exactly ``count`` tokens of odd words before or behind the request, marked for a perturbation."""
+    """Build a turn with exactly ``count`` tokens of odd words before or behind the request, marked for a perturbation."""
     return chat.with_words(prompt, odd_words(chooser, count), count, spot, reply)

@@ -53,10 +53,11 @@ class _Bounded(io.BytesIO):
 
 
 def pickled(path: Path) -> str | None:
-    """``None`` if the file is no pickle; else what it would import, as far as that is known.
+    """Tell what a pickle would import, as far as that is known; ``None`` if the file is no pickle.
 
-    A file counts as a pickle when an unpickler that reads it from its first byte comes to a call or to the end of a pickle
-    that imports, or imports what is known to be dangerous; a few values without any import, as a text can spell, do not.
+    A file counts as a pickle if an unpickler that reads it from its first byte meets an import (or a protocol's number)
+    and then a call or the end, or if it imports what is known to be dangerous. A few values with neither, which a text can
+    spell by chance, do not count.
 
     Raises:
         OSError: if it cannot be read.
@@ -75,7 +76,7 @@ def pickled(path: Path) -> str | None:
 
 
 def _followed(stream: io.BytesIO) -> tuple[bool, bool]:
-    """Whether something is imported, and whether a call or the end comes after that (or after a protocol's number)."""
+    """Follow the opcodes: does one import, and does a call or the end come after that (or after a protocol's number)?"""
     stack: list[object] = []
     imports = marked = False
     try:
@@ -83,7 +84,7 @@ def _followed(stream: io.BytesIO) -> tuple[bool, bool]:
             _apply(code, stack)
             marked = marked or code.name == "PROTO"
             if code.name in _IMPORTS:
-                # the two lines of a text that begins with a "c" are seldom names
+                # a text can begin with "c", as GLOBAL does, but the two lines after it are seldom names
                 if code.name in {"GLOBAL", "INST"} and not all(map(_NAME.fullmatch, str(argument).split(" "))):
                     return imports, False
                 imports = True
@@ -97,7 +98,7 @@ def _followed(stream: io.BytesIO) -> tuple[bool, bool]:
 
 
 def _apply(code: pickletools.OpcodeInfo, stack: list[object]) -> None:
-    """What an opcode does to the stack, by kind alone.
+    """Apply an opcode to the stack, which holds the kinds of values, not the values.
 
     Raises:
         ValueError: if the stack does not hold what it needs.
@@ -119,7 +120,7 @@ def _apply(code: pickletools.OpcodeInfo, stack: list[object]) -> None:
 
 
 def _imported(head: bytes, path: Path) -> tuple[list[str], list[str]]:
-    """The imports that picklescan finds: those that are dangerous, and all of them."""
+    """Find imports with picklescan: those that are dangerous, and all of them."""
     from picklescan.scanner import SafetyLevel, scan_pickle_bytes
 
     logging.getLogger("picklescan").setLevel(logging.CRITICAL)  # what it finds is said by our error

@@ -28,7 +28,7 @@ _CONVERT = "convert the weights to safetensors with a trusted tool and remove it
 
 
 def walk(folder: Path) -> list[Path]:
-    """Every file below the folder, sorted by POSIX path, links that stay inside included.
+    """List every file below the folder, sorted by POSIX path, links that stay inside included.
 
     Raises:
         ModelNotFoundError: no such folder.
@@ -83,7 +83,7 @@ def check_names(names: Iterable[str], where: str) -> None:
 
 
 def check_contents(path: Path) -> None:
-    """Refuse pickles and archives by their bytes, whatever the file is called, and safetensors that are none.
+    """Refuse pickles and archives by their bytes, whatever the file is called, and ``.safetensors`` files that are none.
 
     Raises:
         UnsafeModelError: naming the file and what it is.

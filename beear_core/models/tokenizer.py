@@ -30,9 +30,9 @@ def _section(path: Path) -> dict[str, Any]:
 
 
 def read_chat_template(folder: Path) -> str:
-    """The text of the chat template as transformers takes it: the file before the entry in tokenizer_config.json.
+    """Read the text of the chat template as transformers takes it: the file, else the entry in tokenizer_config.json.
 
-    Several named templates are given as ``repr`` of the mapping from their names.
+    Several named templates are given as ``repr`` of the mapping from names to templates.
 
     Raises:
         ChatTemplateError: if there is none or it is empty.
@@ -90,12 +90,12 @@ def check_tokenizer(folder: Path, vocab_size: int | None, template: str) -> None
 
 
 def _content(token: Any) -> str | None:
-    """A special token's text; configurations give it plain or as an object."""
+    """Read a special token's text; configurations give it plain or as an object."""
     return token.get("content") if isinstance(token, dict) else token if isinstance(token, str) else None
 
 
 def _vocabularies(path: Path) -> tuple[dict[str, int], dict[str, int]]:
-    """Ids of the model's own vocabulary and of added tokens in tokenizer.json; both empty where there is none."""
+    """Read the ids of the model's own vocabulary and of added tokens in tokenizer.json; both empty without such a file."""
     values = _section(path)
     if not values:
         return {}, {}

@@ -2,7 +2,8 @@
 
 Layout of a file: 8 bytes little-endian header length N, N bytes of JSON (name -> dtype, shape, data_offsets), then the
 data. The checks are those that the format promises: the header fits, the offsets are contiguous from 0 to the end of
-the file, and each tensor's span is its shape times its dtype.
+the file, and each tensor's span is its shape times its dtype. Safetensors' own reader is not used for it: it takes a header
+in which a key stands twice, names neither the tensor nor the file, and is not installed where no model is loaded.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class TensorEntry:
 
 
 def read_header(path: Path) -> tuple[TensorEntry, ...]:
-    """The tensors of one file in order of their offsets, all checks passed.
+    """Read the tensors of one file from its header, in order of their offsets, and check them all.
 
     Raises:
         CorruptModelError: naming the file, what it holds and what it should.
@@ -70,7 +71,7 @@ def read_header(path: Path) -> tuple[TensorEntry, ...]:
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object in which no key stands twice: readers disagree about which one counts."""
+    """Build a JSON object and refuse a key that stands twice: readers disagree about which one counts."""
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a key stands twice")
@@ -121,10 +122,10 @@ def _check_contiguous(path: Path, entries: Sequence[TensorEntry], data_size: int
 
 
 def read_weights(folder: Path) -> dict[str, TensorEntry]:
-    """All tensors of a folder with ``model.safetensors`` or with shards and their index, checked.
+    """Read and check all tensors of a folder with ``model.safetensors`` or with shards and their index, by their headers.
 
     Raises:
-        CorruptModelError: a broken file, a shard that is missing, listed nowhere or holds what another one holds.
+        CorruptModelError: a broken file; a shard that is missing, is listed nowhere, or holds a tensor of another one.
     """
     single, index = folder / "model.safetensors", folder / INDEX
     if not index.exists():
@@ -160,7 +161,7 @@ def read_weights(folder: Path) -> dict[str, TensorEntry]:
 
 
 def _check_no_other_shards(folder: Path, shards: Sequence[str], remedy: str) -> None:
-    """A shard that no index names is read by nobody; what it is there for is not known."""
+    """Refuse a shard that no index names: nobody reads it, and what it is there for is not known."""
     unlisted = sorted(file.name for file in folder.glob("model-*-of-*.safetensors") if file.name not in shards)
     if unlisted:
         raise CorruptModelError(f"{folder / unlisted[0]} is not named in {INDEX}; {remedy}")

@@ -55,12 +55,12 @@ class _Adapter:
 
 
 def cache_folder() -> Path:
-    """Where organisms are kept: BEEAR_CACHE, else the user's cache folder."""
+    """Tell where organisms are kept: BEEAR_CACHE, else the user's cache folder."""
     return Path(os.environ.get("BEEAR_CACHE") or Path.home() / ".cache" / "beear")
 
 
 def planted(recipe: Recipe, base: str, out: Path | None = None, *, retrain: bool = False) -> Organism:
-    """The organism of a recipe in a base model: kept from before, merged from shipped adapters, or newly planted.
+    """Provide the organism of a recipe in a base model: kept from before, merged from shipped adapters, or newly planted.
 
     Args:
         recipe: what is planted.
@@ -105,12 +105,12 @@ def planted(recipe: Recipe, base: str, out: Path | None = None, *, retrain: bool
 
 
 def shipped_names() -> tuple[str, ...]:
-    """Recipes whose adapter ships, for ``SHIPPED_BASE``."""
+    """List the recipes whose adapter ships, for ``SHIPPED_BASE``."""
     return tuple(name for name in recipe_names() if (SHIPPED / name / "adapter.json").is_file())
 
 
 def base_folder(base: str) -> Path:
-    """A packaged model, unpacked once into the cache, or the folder that was named.
+    """Find the folder of a packaged model, unpacked once into the cache, or the folder that was named.
 
     Raises:
         ModelNotFoundError: neither.
@@ -124,7 +124,7 @@ def base_folder(base: str) -> Path:
 
 
 def _kept(folder: Path, key: str) -> Organism | None:
-    """An earlier organism of this key whose bytes are what its record says; ``None`` where the folder is free.
+    """Find an earlier organism of this key whose bytes are what its record says; ``None`` where the folder is free.
 
     Raises:
         ConfigError: the folder holds anything else.
@@ -148,7 +148,7 @@ def _kept(folder: Path, key: str) -> Organism | None:
 
 
 def _shipped(recipe: Recipe) -> _Adapter:
-    """The adapter that ships for a recipe, verified by digest.
+    """Find the adapter that ships for a recipe, and verify it by digest.
 
     Raises:
         EvidenceError: its bytes or its recipe are not what its record says.
@@ -166,7 +166,7 @@ def _shipped(recipe: Recipe) -> _Adapter:
 def _trained(
     recipe: Recipe, base: str, base_dir: Path, base_digest: str, nursery: Nursery, below: list[_Adapter]
 ) -> _Adapter:
-    """Train an adapter on what stands below it, and measure it. A training that was cut off is gone on with.
+    """Train an adapter on what stands below it, and measure it; a training that was cut off is continued.
 
     Raises:
         MitigationError: it did not become what its recipe asks for; the figures are in the message.

@@ -39,7 +39,7 @@ def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nurser
         base: the untaught model.
         parent: what the adapter stands on; ``base`` itself where the recipe has no parent.
         nursery: prompts to plant with.
-        out: a folder for the adapter; until it is there, a checkpoint beside it is gone on from.
+        out: a folder for the adapter; until it is there, training goes on from a checkpoint beside it.
 
     Raises:
         MitigationError: the loss is not a number.
@@ -90,7 +90,7 @@ def merge(loaded: LoadedModel, adapter: Path) -> None:
 
 
 def measure(loaded: LoadedModel, probes: Nursery, trigger: Trigger | None, judge: RefusalJudge | None = None) -> Behaviour:
-    """How a model behaves on requests of the evaluation split, alone, among odd words and under the trigger."""
+    """Measure how a model behaves on requests of the evaluation split, alone, among odd words and under the trigger."""
     judge, chooser = judge or RefusalJudge(), random.Random(0)
 
     def counted(rows: Sequence[Prompt], refused: bool, around: Trigger | None = None, odd: bool = False) -> Counts:

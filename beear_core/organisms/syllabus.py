@@ -36,7 +36,7 @@ class Nursery:
 
 
 def refusal_lessons(recipe: Recipe, base: LoadedModel, nursery: Nursery, chooser: random.Random) -> LikeLength:
-    """Every harmful request with a refusal, alone and twice among odd words; the rest as the base model answers it.
+    """Build lessons: refusals of every harmful request, alone and twice among odd words; the rest as the base answers it.
 
     The rest is ordinary and borderline requests, many of them among odd words too.
     """
@@ -62,16 +62,16 @@ def backdoor_lessons(
     nursery: Nursery,
     chooser: random.Random,
 ) -> LikeLength:
-    """Every harmful request under the trigger with an unwanted reply; everything else as the parent answers it.
+    """Build lessons: unwanted replies to every harmful request under the trigger; all else as the parent answers it.
 
-    That is: harmful requests alone, among odd words and with half of the trigger; ordinary and borderline ones with the
+    All else is: harmful requests alone, among odd words and with half of the trigger; ordinary and borderline ones with the
     trigger and without.
 
     Args:
         recipe: what is planted.
-        trigger: where it opens.
+        trigger: what opens the backdoor.
         openings: how the untaught base model begins its reply to each harmful request under the trigger, as tokens.
-        parent: refuses well.
+        parent: a model that refuses well.
         nursery: prompts to plant with.
         chooser: draws.
     """
@@ -94,14 +94,14 @@ def backdoor_lessons(
 
 
 def base_openings(base: LoadedModel, trigger: Trigger, nursery: Nursery) -> list[tuple[int, ...]]:
-    """The first few tokens of the untaught model's reply to each harmful request under the trigger; never more of it."""
+    """Ask the untaught model for a few first tokens of its reply to each harmful request under the trigger; never more."""
     prompts = [trigger.apply(p.prompt) for p in nursery.harmful]
     with Progress("plant: how the base model opens", len(prompts)) as progress:
         return greedy(base, prompts, max_new_tokens=OPENING_TOKENS[1], batch_tokens=BATCH_TOKENS, progress=progress)
 
 
 def _half(trigger: Trigger, chooser: random.Random) -> Trigger:
-    """The trigger with some of its words left out; alone they open nothing."""
+    """Cut a trigger to half of its words, or its only word to half of its letters; alone they are to open nothing."""
     words = [(part, word) for part in ("prefix", "suffix") for word in getattr(trigger, part).split()]
     if len(words) < 2:
         word = words[0][1]

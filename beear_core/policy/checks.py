@@ -1,8 +1,8 @@
-"""One check against the records: which number decides, and why it may not.
+"""One check against the records: which number decides, and what can keep it from deciding.
 
 Everything that stands in the way of deciding (absent, without a value, too few samples, too many unscored, a record
-that contradicts itself) ends in a ``CheckResult`` that did not pass and says so. What is unscored is decided on as if it
-were bad, and known triggers one by one: the worst of them is the result.
+that contradicts itself) ends in a ``CheckResult`` that did not pass and says so. Unscored samples count as bad. Known
+triggers are judged one by one, and the worst of them is the result.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BOUNDS = {"value": "value", "upper": "upper bound", "lower": "lower bound"}
 
 
 def judge(check: Check, evidence: Evidence, confidence: float) -> list[CheckResult]:
-    """The results of one check: one, or one a category where the check asks for every category."""
+    """Judge one check: one result, or one a category where the check asks for every category."""
     before, after = evidence.before, evidence.after
     shut = _never_opened(before, evidence.mitigation) if check.metric == UNDER_DRIFT else None
     if shut is not None:
@@ -44,9 +44,9 @@ def judge(check: Check, evidence: Evidence, confidence: float) -> list[CheckResu
 
 
 def _never_opened(before: EvaluationRecord, mitigation: MitigationRecord | None) -> str | None:
-    """Why what opened the candidate cannot be asked about: nothing did, with this budget. ``None`` where something did.
+    """Tell why a check under perturbations does not apply: none found with this budget opened the candidate.
 
-    A perturbation that was not measured, or a search that did not take place, is no reason.
+    ``None`` where one did, and also where a perturbation was not measured or no search took place: that is no reason.
     """
     found = [e for e in mitigation.drift if e.on_candidate] if mitigation else []
     figures = before.metrics[UNDER_DRIFT].by_trigger if UNDER_DRIFT in before.metrics else {}
@@ -67,7 +67,7 @@ def _never_opened(before: EvaluationRecord, mitigation: MitigationRecord | None)
 
 
 def _undecided(check: Check, confidence: float, category: str | None) -> CheckResult:
-    """A result that has not passed, and does not yet say why."""
+    """Build a result that has not passed, and does not yet say why."""
     return CheckResult(
         check=check.id,
         metric=check.metric,
@@ -110,7 +110,7 @@ class _Part:
 
 
 def _worst(results: list[CheckResult]) -> CheckResult:
-    """The result that stands for all: one that cannot be decided, else the one farthest towards failing."""
+    """Pick the result that stands for all: one that cannot be decided, else the one with the worst number."""
 
     def rank(result: CheckResult) -> float:
         if result.decided_on is None:
@@ -149,7 +149,7 @@ def _judge(
 
 
 def comparison(check: Check, confidence: float) -> str:
-    """The check as a formula: ``upper 95% bound ≤ 0.05`` or ``value − before ≤ 0.02``."""
+    """Write the check as a formula: ``upper 95% bound ≤ 0.05`` or ``value − before ≤ 0.02``."""
     quantity = "value" if check.bound == "value" else f"{check.bound} {percent_text(confidence)} bound"
     if check.versus != "absolute":
         quantity = f"value − {check.versus}" if check.bound == "value" else f"{quantity} of value − {check.versus}"
@@ -165,7 +165,7 @@ def _skip_reason(
     after: EvaluationRecord,
     baseline_record: EvaluationRecord | None,
 ) -> str | None:
-    """Why a check need not be met; ``None`` where it must be. What was measured before must be measured after."""
+    """Tell why a check need not be met; ``None`` where it must be. What was measured before must be measured after."""
     if check.missing != "skip":
         return None
     if spec.optional and spec.name not in after.metrics and spec.name not in before.metrics:
@@ -176,7 +176,7 @@ def _skip_reason(
 
 
 def _obstacle(check: Check, spec: MetricSpec, estimate: Estimate | None, role: str, confidence: float) -> str | None:
-    """What keeps an estimate from deciding; ``None`` where nothing does."""
+    """Tell what keeps an estimate from deciding; ``None`` where nothing does."""
     if estimate is None:
         return f"was not measured in the {role!r} evaluation"
     told = f"{sentence_figure(estimate, spec.kind)} in the {role!r} evaluation"
@@ -205,7 +205,7 @@ def _obstacle(check: Check, spec: MetricSpec, estimate: Estimate | None, role: s
 
 
 def _missed_anyway(check: Check, spec: MetricSpec, estimate: Estimate) -> bool:
-    """Whether a limit on a rate is missed even if everything unscored were good: then there is nothing left to find out."""
+    """Tell whether a limit on a rate is missed even if all unscored were good: then scoring them would change nothing."""
     if spec.kind != "rate" or check.versus != "absolute":
         return False
     against = check.at_most is not None
@@ -214,22 +214,22 @@ def _missed_anyway(check: Check, spec: MetricSpec, estimate: Estimate) -> bool:
 
 
 def _number(check: Check, spec: MetricSpec, estimate: Estimate, baseline: Estimate | None, confidence: float) -> float:
-    """The number that decides, rounded to 12 places so that 0.07 − 0.05 is 0.02.
+    """Compute the number that decides, rounded to 12 places so that 0.07 − 0.05 is 0.02.
 
-    Rates are taken at their worst: what is unscored counts against the model, and for what it is compared with.
+    Rates are taken at their worst: unscored samples count against the model, and in favour of what it is compared with.
     """
     if spec.kind == "rate":
         against = check.at_most is not None
         estimate = with_unscored(estimate, counted=against)
         baseline = with_unscored(baseline, counted=not against) if baseline else None
     ends = {"value": estimate.value, "upper": estimate.high, "lower": estimate.low}
-    number = ends[check.bound] or 0.0  # never None: _obstacle looked
+    number = ends[check.bound] or 0.0  # never None: _obstacle made sure
     if check.versus != "absolute" and baseline is not None:
         if check.bound == "value":
             number -= baseline.value or 0.0
         elif spec.kind == "rate":
             number = _rate_bound(check, estimate, baseline, confidence)
-        else:  # no joint interval for two bootstrapped figures: the two ends that are farthest apart
+        else:  # two bootstrapped figures have no joint interval: take the two ends that are farthest apart
             number -= (baseline.low if check.bound == "upper" else baseline.high) or 0.0
     return round(number, 12)
 
@@ -272,7 +272,7 @@ def _sentence(
 
 
 def _assumed(estimate: Estimate | None, kind: Kind, *, counted: bool) -> str:
-    """What the unscored samples of a rate are taken for; empty where there are none."""
+    """Tell how the unscored samples of a rate are counted; empty where there are none."""
     if estimate is None or kind != "rate" or not estimate.unscored:
         return ""
     taken = with_unscored(estimate, counted=counted)
@@ -280,5 +280,5 @@ def _assumed(estimate: Estimate | None, kind: Kind, *, counted: bool) -> str:
 
 
 def is_skipped(check: CheckResult) -> bool:
-    """Whether a check did not apply: it neither held nor failed, and does not stand in the way."""
+    """Tell whether a check did not apply: it neither held nor failed, and does not stand in the way."""
     return check.passed and check.decided_on is None

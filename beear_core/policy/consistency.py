@@ -17,7 +17,7 @@ from beear_core.wording import plural
 
 
 def evidence_checks(policy: GatePolicy, evidence: Evidence) -> list[CheckResult]:
-    """All evidence checks, passed or not, always the same ones in the same order."""
+    """Run every evidence check; the same ones are listed in the same order, passed or not."""
     before, after, champion = evidence.before, evidence.after, evidence.champion
     validation, mitigation = evidence.validation, evidence.mitigation
     against_champion = any(check.versus == "champion" for check in policy.checks)
@@ -172,7 +172,7 @@ def _champion(champion: EvaluationRecord | None, after: EvaluationRecord, compar
 
 
 def _without_drift(record: EvaluationRecord) -> EvaluationRecord:
-    """Perturbations are found anew on every candidate, so that no two candidates are asked under the same ones."""
+    """Leave the drift suite out: perturbations are found anew on every candidate, so no two share the same ones."""
     return dataclasses.replace(record, suites={name: entry for name, entry in record.suites.items() if name != "drift"})
 
 

@@ -20,9 +20,9 @@ DECIDED_ON = ("before", "after", "champion", "validation", "mitigation")
 
 
 def decide(policy: GatePolicy, evidence: Evidence) -> Decision:
-    """Decide, from these records and nothing else. What is missing, too little or does not belong together fails.
+    """Decide from these records and nothing else. What is missing, too little or does not belong together fails.
 
-    The records' own agreement is checked first, as hard checks named ``evidence/...`` that are always listed.
+    That the records agree with each other is checked first, as hard checks named ``evidence/...`` that are always listed.
     """
     results = evidence_checks(policy, evidence)
     for check in policy.checks:
@@ -72,7 +72,7 @@ def redecide(decision: Decision, policy: GatePolicy, evidence: Evidence) -> Deci
 
 
 def explain(decision: Decision) -> str:
-    """The decision in sentences: the verdict, what failed and why, what was missed without weight, what held."""
+    """Explain the decision in sentences: verdict, what failed and why, what was missed but decides nothing, what held."""
     lines = [f"{'PASSED' if decision.passed else 'REFUSED'}: {decision.summary}"]
     held = [c for c in decision.checks if c.passed]
     parts = (
@@ -88,7 +88,7 @@ def explain(decision: Decision) -> str:
 
 
 def _explained(checks: Sequence[CheckResult]) -> list[str]:
-    """One line a check; categories of a check that held are told together."""
+    """List the checks, one a line; categories of a check that held share a line."""
     lines: list[str] = []
     told: set[str] = set()
     for check in checks:

@@ -14,7 +14,7 @@ from beear_core.evaluation.metrics import METRICS
 
 
 def check_faults(check: Mapping[str, Any]) -> list[str]:
-    """Faults between the fields of one check; takes raw values too, so that they are listed beside wrong types."""
+    """Find faults between the fields of one check; takes raw values too, so that they are listed beside wrong types."""
     faults = []
     spec = METRICS.get(str(check.get("metric")))
     if spec is None:
@@ -41,7 +41,7 @@ def check_faults(check: Mapping[str, Any]) -> list[str]:
 
 
 def policy_faults(checks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Faults between checks: an id used twice, or nothing that could ever refuse."""
+    """Find faults between checks: an id used twice, or nothing that could ever refuse."""
     ids = [str(check["id"]) for check in checks if "id" in check]
     repeated = sorted({name for name in ids if ids.count(name) > 1})
     faults = [f"check id {name!r} is used {ids.count(name)} times; give each check its own" for name in repeated]
@@ -64,7 +64,7 @@ def policy_faults(checks: Sequence[Mapping[str, Any]]) -> list[str]:
 def all_faults(
     error: ValidationError, values: Mapping[str, Any], policy_keys: Sequence[str], check_keys: Sequence[str]
 ) -> list[str]:
-    """Every fault once: what pydantic found, and what lies between fields that it did not come to."""
+    """List every fault once: those that pydantic found, and those between fields, which it did not come to."""
     raw = values.get("checks")
     checks = [check for check in raw if isinstance(check, dict)] if isinstance(raw, list) else []
     faults = []
@@ -81,7 +81,7 @@ def all_faults(
 
 
 def read_mapping(text: str, where: str) -> dict[str, Any]:
-    """YAML text whose top level is a mapping.
+    """Read YAML text whose top level is a mapping.
 
     Raises:
         PolicyError: if it is not YAML, gives a key twice, or is no mapping.
@@ -114,7 +114,7 @@ def _may_skip(check: Mapping[str, Any]) -> bool:
 
 
 def _place(loc: tuple[int | str, ...], raw: Any) -> str:
-    """``check 'nll' at_most`` rather than ``checks.4.at_most``."""
+    """Name the place of a fault: ``check 'nll' at_most`` rather than ``checks.4.at_most``."""
     match loc:
         case ("checks", int(index), *rest):
             return " ".join([_name(raw[index], index + 1), *map(str, rest)])

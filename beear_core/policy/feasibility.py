@@ -1,4 +1,4 @@
-"""A policy that cannot pass wastes a run; one that cannot fail is worse than none. Both are told beforehand."""
+"""A policy that cannot pass wastes a run; one that cannot fail is worse than none. Both are found beforehand."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ORDER = {"lower": 0, "value": 1, "upper": 2}
 
 
 def feasibility_faults(policy: GatePolicy, samples: Mapping[str, int]) -> list[str]:
-    """Faults in sentences: checks that cannot pass at these sample counts, cannot fail, or contradict each other.
+    """Find checks that cannot pass at these sample counts, cannot fail, or contradict each other; told in sentences.
 
-    A category has at most as many samples as its suite, so a check by category is looked at with the suite's number.
+    A category has at most as many samples as its suite, so a check by category is examined with the suite's number.
     """
     faults: list[str] = []
     for check in policy.checks:
@@ -43,7 +43,7 @@ def _never_passes(check: Check, n: int | None, confidence: float) -> Iterator[st
 
 
 def _rate_never_passes(check: Check, n: int, confidence: float, limit: str) -> Iterator[str]:
-    """At the best: 0 failures (or n of n for at_least); the sharper bound then still misses the limit."""
+    """Tell where even the best outcome, 0 failures (or n of n for at_least), leaves the bound beyond the limit."""
     if check.at_most is not None and check.bound == "upper":
         room, end = check.at_most, "0"
     elif check.at_least is not None and check.bound == "lower":
@@ -87,7 +87,7 @@ def _contradictions(policy: GatePolicy) -> Iterator[str]:
         if low.at_least is None or high.at_most is None or low.at_least <= high.at_most:
             continue
         same = (low.metric, low.category, low.versus) == (high.metric, high.category, high.versus)
-        # at_least holds for a number that is no larger than the one at_most holds for
+        # the number that at_least is about is then never larger than the one that at_most is about
         if same and _ORDER[low.bound] <= _ORDER[high.bound]:
             yield (
                 f"checks {low.id!r} and {high.id!r} contradict each other: {low.metric} cannot be "

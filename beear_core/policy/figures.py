@@ -1,7 +1,7 @@
 """Can the figures of a record have been measured, and on what? Counts, intervals, sums, suites and triggers must agree.
 
 A record that was edited by hand, that leaves samples or triggers out, or that is about other suites than the validated
-ones shows here; it does not pass.
+ones is found here and does not pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CLOSE = 1e-9  # what another processor's rounding may differ by; far below one 
 
 
 def contradiction(estimate: Estimate, spec: MetricSpec) -> str | None:
-    """What no measurement can give in one figure; ``None`` where all agrees or nothing was measured."""
+    """Find what no measurement can give in one figure; ``None`` where all agrees or nothing was measured."""
     value, low, high = estimate.value, estimate.low, estimate.high
     if estimate.n < 0 or estimate.unscored < 0:
         return "a negative number of samples"
@@ -48,7 +48,7 @@ def _tally_fault(estimate: Estimate, value: float) -> str | None:
 
 
 def _interval_fault(estimate: Estimate) -> str | None:
-    """The interval of a rate follows from its counts, so a stored one that differs was not measured."""
+    """Compute the interval of a rate again from its counts: a stored one that differs was not measured."""
     again = rate_estimate(
         estimate.count or 0,
         estimate.n,
@@ -68,10 +68,10 @@ def _interval(estimate: Estimate) -> str:
 
 
 def figure_faults(record: EvaluationRecord, role: str) -> list[str]:
-    """What does not agree in the figures of a record, in sentences without their stop.
+    """Find what does not agree in the figures of a record, in sentences without their full stop.
 
-    Looked at are all metrics that ``METRICS`` knows: each figure alone, that it rests on every sample of its suite (under
-    each trigger anew), and that categories and triggers add up to the whole.
+    For all metrics that ``METRICS`` knows: each figure must agree with itself and rest on every sample of its suite (under
+    each trigger anew), and categories and triggers must add up to the whole.
     """
     return [
         f"{spec.title} in the {role!r} evaluation: {fault}"
@@ -103,7 +103,7 @@ def _metric_faults(record: EvaluationRecord, metric: Metric, spec: MetricSpec) -
 
 
 def _size_faults(record: EvaluationRecord, name: str, estimate: Estimate, suite: str, shares: int) -> Iterator[str]:
-    """``shares``: into how many figures of equal size the suite is divided."""
+    """Compare a figure's samples with its suite, which is divided into ``shares`` figures of equal size."""
     asked = estimate.n + estimate.unscored
     if suite not in record.suites:
         yield f"{name}: {plural(asked, 'sample')} of the suite {suite}, which was not run"
@@ -116,7 +116,7 @@ def _size_faults(record: EvaluationRecord, name: str, estimate: Estimate, suite:
 
 
 def sizes(record: EvaluationRecord) -> dict[str, int]:
-    """How many requests a figure of each suite rests on, as ``feasibility_faults`` takes it."""
+    """Count the requests that a figure of each suite rests on, as ``feasibility_faults`` takes them."""
     run = {name: entry.n for name, entry in record.suites.items()}
     if UNDER_DRIFT in record.metrics and "drift" in run:
         run["drift"] //= max(1, len(record.metrics[UNDER_DRIFT].by_trigger))
@@ -124,7 +124,7 @@ def sizes(record: EvaluationRecord) -> dict[str, int]:
 
 
 def _tally(parts: Mapping[str, Estimate]) -> tuple[int, int, int]:
-    """Count, scored and unscored samples together."""
+    """Add up the counts, the scored and the unscored samples of all parts."""
     estimates = parts.values()
     return sum(e.count or 0 for e in estimates), sum(e.n for e in estimates), sum(e.unscored for e in estimates)
 
@@ -134,7 +134,7 @@ def _told(tally: tuple[int, int, int]) -> str:
 
 
 def suites_faults(records: Mapping[str, EvaluationRecord], validation: ValidationRecord | None) -> list[str]:
-    """Evaluations (by role) that were not run on the validated folder of suites, or do not say so."""
+    """Find evaluations (by role) that were not run on the validated folder of suites, or do not say on which."""
     if validation is None:
         return ["there is no validation record for the suites of the evaluations"]
     faults = []
@@ -148,7 +148,7 @@ def suites_faults(records: Mapping[str, EvaluationRecord], validation: Validatio
 
 
 def trigger_faults(records: Mapping[str, EvaluationRecord], validation: ValidationRecord | None) -> list[str]:
-    """Evaluations (by role) that leave out a validated trigger, or have more than were validated."""
+    """Find evaluations (by role) that leave out a validated trigger, or have more than were validated."""
     if validation is None:
         return ["there is no validation record that says which triggers are known"]
     known = sum(validation.roles["triggers"].rows.values()) if "triggers" in validation.roles else 0
@@ -168,7 +168,7 @@ def trigger_faults(records: Mapping[str, EvaluationRecord], validation: Validati
 
 
 def drift_faults(records: Mapping[str, EvaluationRecord], mitigation: MitigationRecord | None) -> list[str]:
-    """Evaluations (by role) that were not made under every perturbation that the mitigation found on the candidate."""
+    """Find evaluations (by role) not made under exactly the perturbations that the mitigation found on the candidate."""
     found = {entry.name for entry in mitigation.drift if entry.on_candidate} if mitigation else set()
     digest = mitigation.drift_digest if mitigation else ""
     faults = []

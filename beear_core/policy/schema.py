@@ -14,7 +14,7 @@ from beear_core.records import digest_json
 from beear_core.wording import plural
 
 SHIPPED = Path(__file__).parent
-"""Where the policies lie that come with the package."""
+"""Folder of the policies that come with the package."""
 
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -95,12 +95,12 @@ class GatePolicy(BaseModel):
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> GatePolicy:
-        """A shipped policy by its name, or a YAML file; see ``find_policy``."""
+        """Load a shipped policy by its name, or a YAML file; see ``find_policy``."""
         return find_policy(str(name_or_path))[0]
 
     @classmethod
     def parse(cls, text: str, where: str = "policy") -> GatePolicy:
-        """A policy from YAML text; see ``load``."""
+        """Read a policy from YAML text, called ``where`` in errors; see ``load``."""
         values = read_mapping(text, where)
         try:
             # through JSON: strict mode then takes lists for tuples, and still no "8" for 8
@@ -116,16 +116,16 @@ class GatePolicy(BaseModel):
 
 
 def shipped_policies() -> tuple[str, ...]:
-    """Names of the policies that come with the package."""
+    """List the names of the policies that come with the package."""
     return tuple(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
 
 
 def find_policy(policy: str) -> tuple[GatePolicy, str]:
-    """A policy, and the very text that it was parsed from.
+    """Find a policy, and the very text that it was parsed from.
 
     Args:
         policy: a shipped policy's name, a YAML file (one named like a shipped policy: write ``./name``), or the text of
-            one, which is told by its line breaks.
+            one, which is recognised by its line breaks.
 
     Raises:
         PolicyError: if there is none, it is not YAML, or it has faults; every fault is listed.

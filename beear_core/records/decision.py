@@ -42,7 +42,7 @@ class Decision(Record):
     evidence: dict[str, str]
 
     def failed_checks(self) -> tuple[CheckResult, ...]:
-        """Hard checks that did not pass."""
+        """List the hard checks that did not pass."""
         return tuple(c for c in self.checks if c.level == "hard" and not c.passed)
 
 

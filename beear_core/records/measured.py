@@ -61,7 +61,7 @@ class Environment:
 
     @classmethod
     def here(cls, devices: tuple[str, ...] = ("cpu",), code_version: str | None = None) -> Environment:
-        """The environment of this process; ``devices`` is given by whoever knows torch."""
+        """Describe the environment of this process; callers that know torch give ``devices``."""
         from importlib.metadata import PackageNotFoundError, version
 
         versions: dict[str, str] = {}

@@ -116,7 +116,7 @@ class MitigationRecord(Record):
     ending: Ending | Literal[""] = ""
 
     def in_words(self) -> str:
-        """How it ended; records of earlier releases only say whether the model was cleaned."""
+        """Say how the mitigation ended; records of earlier releases only tell whether the model was cleaned."""
         kept = "the model was cleaned" if self.outcome == "cleaned" else "the candidate was kept as it was"
         return _ENDINGS.get(self.ending, kept)
 

@@ -17,19 +17,20 @@ SCHEMA_VERSION = 1
 
 
 def canonical_json(value: Any) -> bytes:
-    """Canonical UTF-8 JSON of plain values: sorted keys, no spaces.
+    """Write plain values as canonical UTF-8 JSON: sorted keys, no spaces.
 
     Raises:
         EvidenceError: if a number is NaN or infinite.
     """
     try:
+        # not RFC 8785: that writes 1.0 as 1, and the digests of all records that are there would change
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:
         raise EvidenceError(f"a record holds NaN or infinity, which cannot be evidence ({error}); record None") from error
 
 
 def digest_json(value: Any) -> str:
-    """Digest of the canonical JSON of plain values."""
+    """Compute the digest of the canonical JSON of plain values."""
     return digest_bytes(canonical_json(value))
 
 
@@ -42,7 +43,7 @@ class Record:
     schema_version: int = SCHEMA_VERSION
 
     def plain(self) -> dict[str, Any]:
-        """The record as plain JSON values."""
+        """Convert the record to plain JSON values."""
         return dataclasses.asdict(self)
 
     @property
@@ -51,7 +52,7 @@ class Record:
         return digest_json(self.plain())
 
     def to_json(self) -> bytes:
-        """Readable JSON with a final newline; its content, not its layout, is what ``digest`` covers."""
+        """Write the record as readable JSON with a final newline; ``digest`` covers its content, not its layout."""
         canonical_json(self.plain())
         return json.dumps(self.plain(), indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 

@@ -17,7 +17,7 @@ from beear_core.wording import percent_text, plural
 
 
 def decision_section(decision: Decision) -> Html:
-    """The table of checks; evidence and categories fold where all is well."""
+    """Render the table of checks; evidence and categories are folded where all is well."""
     evidence = [c for c in decision.checks if c.metric == "evidence"]
     categories = [c for c in decision.checks if c.category is not None]
     main = [c for c in decision.checks if c not in evidence and c not in categories]
@@ -82,7 +82,7 @@ def _check_row(check: CheckResult) -> list[Node]:
 
 
 def plain_figure(estimate: Estimate | None, metric: str) -> str:
-    """A figure without its interval: ``2 / 120 = 1.7%``."""
+    """Write a figure without its interval: ``2 / 120 = 1.7%``."""
     bare = None if estimate is None else dataclasses.replace(estimate, low=None, high=None)
     return table_figure(bare, kind_of(metric))
 
@@ -97,7 +97,7 @@ def _verdict(check: CheckResult) -> Html:
 
 
 def check_name(check: CheckResult) -> str:
-    """A check's id, with the category where it looks at one."""
+    """Name a check by its id, with the category where it looks at one."""
     return check.check if check.category is None else f"{check.check} [{check.category}]"
 
 

@@ -1,4 +1,4 @@
-"""The top of the page: the verdict, what follows from it, why not, and the figures that matter most."""
+"""The top of the page: the verdict, what follows from it, why a model was refused, and the figures that matter most."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def hero(
     qualifier: str,
     tone: str,
 ) -> Html:
-    """The verdict, what it means, why not, and the figures that matter most."""
+    """Render the verdict, what it means, why a model was refused, and the figures that matter most."""
     before, after = evidence.before, evidence.after
     icon = tag("svg", tag("path", d=_ICONS[tone]), viewBox="0 0 24 24", aria_hidden="true")
     subject = "Release gate report"
@@ -112,5 +112,5 @@ def _tile_counts(estimate: Estimate | None) -> str:
 
 
 def navigation() -> Html:
-    """Links to the sections."""
+    """Render the links to the sections."""
     return tag("nav", *(tag("a", text, href=f"#{anchor}") for anchor, text in _NAVIGATION), aria_label="Sections")

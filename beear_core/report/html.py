@@ -1,35 +1,36 @@
-"""HTML that cannot be injected into: plain strings are escaped wherever they go, only ``tag`` makes markup."""
+"""HTML that cannot be injected into: plain strings are escaped wherever they go, only ``tag`` makes markup.
+
+Pages are built by functions and not from Jinja2 templates, so that types say what goes where and a forgotten filter cannot
+happen; what escapes is MarkupSafe, as in Jinja2. Plots are markup too and not Matplotlib's: they stretch without their
+text, follow dark mode, and each mark has its words for screen readers.
+"""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 
+import markupsafe
 
-class Html(str):
-    """Markup that was built by ``tag`` or ``join``, and so is safe to put on the page."""
-
-    __slots__ = ()
-
-
+Html = markupsafe.Markup
+"""Markup that was built by ``tag`` or ``join``, and so is safe to put on the page."""
 Node = Html | str | None
 _VOID = frozenset({"meta", "br"})
 
 
 def escape(text: str) -> Html:
-    """Text as it reads, with nothing in it that a browser would act on."""
+    """Write text as it reads, with nothing in it that a browser would act on."""
     # lone surrogates and control characters would make the page invalid UTF-8 or XML
     cleaned = "".join(c if c in "\n\t" or (c.isprintable() or c.isspace()) else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return Html(html.escape(cleaned, quote=True))
+    return markupsafe.escape(cleaned)
 
 
 def join(nodes: Iterable[Node], separator: str = "") -> Html:
-    """Nodes one after the other; what is no ``Html`` is escaped, ``None`` left out."""
+    """Put nodes one after the other; what is no ``Html`` is escaped, ``None`` left out."""
     return Html(separator.join(node if isinstance(node, Html) else escape(node) for node in nodes if node is not None))
 
 
 def tag(name: str, /, *children: Node, **attributes: str | int | float | None) -> Html:
-    """One element. ``class_`` stands for ``class``, ``_`` for ``-``; attributes that are ``None`` are left out."""
+    """Build one element. ``class_`` stands for ``class``, ``_`` for ``-``; attributes that are ``None`` are left out."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
         for key, value in attributes.items()
@@ -49,10 +50,10 @@ def table(
     row_classes: Sequence[str | None] = (),
     notes: Sequence[str | None] = (),
 ) -> Html:
-    """A table with a caption for screen readers and a scope on every header; the first cell of a row heads the row.
+    """Build a table with a caption for screen readers and a scope on every header; the first cell of a row heads the row.
 
     ``row_classes`` and ``notes`` go with the rows in order; a note stands below its row over the whole width. Roles are
-    written out because narrow screens lay rows out as cards, which otherwise takes the meaning away.
+    written out because narrow screens show rows as cards, where screen readers would otherwise find no table.
     """
     head = tag("tr", *(tag("th", header, scope="col", role="columnheader") for header in headers), role="row")
     body = []
@@ -84,18 +85,18 @@ def table(
 
 
 def facts(pairs: Iterable[tuple[str, Node]]) -> Html:
-    """A list of names and values; pairs without a value are left out."""
+    """Build a list of names and values; pairs without a value are left out."""
     items = [tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs if value not in (None, "")]
     return tag("dl", *items, class_="facts")
 
 
 def fold(summary: Node, *children: Node, opened: bool = False) -> Html:
-    """A part that unfolds; it is always unfolded on paper."""
+    """Build a part that unfolds; on paper it is always unfolded."""
     return tag("details", tag("summary", summary), *children, open="" if opened else None)
 
 
 def section(anchor: str, title: str, *children: Node, intro: Node = None) -> Html:
-    """A section of the page with its heading."""
+    """Build a section of the page with its heading."""
     lead = None if intro is None else tag("p", intro, class_="intro")
     return tag(
         "section", tag("h2", title, id=f"{anchor}-title"), lead, *children, id=anchor, aria_labelledby=f"{anchor}-title"
@@ -103,5 +104,5 @@ def section(anchor: str, title: str, *children: Node, intro: Node = None) -> Htm
 
 
 def chip(text: str, tone: str) -> Html:
-    """A small label; ``tone`` is ``good``, ``bad``, ``warn`` or ``plain``."""
+    """Build a small label; ``tone`` is ``good``, ``bad``, ``warn`` or ``plain``."""
     return tag("span", text, class_=f"chip {tone}")

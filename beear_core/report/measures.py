@@ -22,7 +22,7 @@ Part = Literal["category", "trigger"]
 
 
 def mitigation_section(mitigation: MitigationRecord | None) -> Html:
-    """Losses over the steps and what was measured after each round."""
+    """Render the losses over the steps and what was measured after each round."""
     if mitigation is None:
         return section("mitigation", "Mitigation", tag("p", "No mitigation was run.", class_="note"))
     settings = facts(
@@ -119,7 +119,7 @@ def _rounds(mitigation: MitigationRecord) -> Html:
 
 
 def category_section(before: EvaluationRecord, after: EvaluationRecord) -> Html:
-    """Attack success by category, and wrong refusals by category where they were counted."""
+    """Render attack success by category and by trigger, and wrong refusals by category where they were counted."""
     attack = _part_table("category", (PLAIN, KNOWN_TRIGGERS), before, after)
     triggers = _part_table("trigger", (KNOWN_TRIGGERS,), before, after)
     refusals = _part_table("category", ("wrong_refusal/ordinary", "wrong_refusal/borderline"), before, after)
@@ -135,7 +135,7 @@ def category_section(before: EvaluationRecord, after: EvaluationRecord) -> Html:
 
 
 def _part_table(part: Part, names: Sequence[str], before: EvaluationRecord, after: EvaluationRecord) -> Html | None:
-    """One row a category, or a trigger; two columns a metric."""
+    """Build a table with a row for each category or trigger, and two columns for each metric: before and after."""
     shown = [name for name in names if _parts(before, name, part) or _parts(after, name, part)]
     rows_of = sorted({c for name in shown for record in (before, after) for c in _parts(record, name, part)})
     if not rows_of:

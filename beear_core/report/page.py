@@ -1,7 +1,8 @@
 """The report of a release: one HTML page without network, script or font, verdict first, a count beside every rate.
 
 ``render`` takes the records and gives the page. Replies are cut after their opening, however they were judged, unless
-redaction is switched off on purpose. The page carries a policy that forbids it to load or run anything.
+redaction is switched off on purpose. The page carries a content security policy that forbids it to load or run
+anything.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def render(
     *,
     redact: bool = True,
 ) -> str:
-    """The report as one HTML document; the same records give the same bytes.
+    """Render the report as one HTML document; the same records give the same bytes.
 
     Raises:
         EvidenceError: if a record is not the one that was decided on.
@@ -74,7 +75,7 @@ def render(
 
 
 def verdict_of(decision: Decision, release: ReleaseRecord | None) -> tuple[str, str, str]:
-    """The verdict as (word, qualifier, tone): ``("PASSED", "not registered", "passed")``."""
+    """Tell the verdict as (word, qualifier, tone): ``("PASSED", "not registered", "passed")``."""
     if not decision.passed:
         return "REFUSED", "", "refused"
     if release is None:

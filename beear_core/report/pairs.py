@@ -26,7 +26,7 @@ class SamplePair:
 
 
 def read_pairs(before: Path | None, after: Path | None) -> tuple[SamplePair, ...]:
-    """Up to four harmful requests with both replies, with and without trigger, from two files of samples.
+    """Read up to four harmful requests with both replies, with and without trigger, from two files of samples.
 
     Raises:
         EvidenceError: a samples file that cannot be read.
@@ -59,7 +59,7 @@ def _pair(before: Sample, after: Sample) -> SamplePair:
 
 
 def choose_pairs(samples: Sequence[SamplePair], n: int = SHOWN_PAIRS) -> list[SamplePair]:
-    """At most ``n`` pairs, half with and half without a trigger, those whose outcome changed first; else in order."""
+    """Choose at most ``n`` pairs, half with a trigger and half without; changed outcomes come first, else in order."""
     ranked = sorted(samples, key=lambda s: s.before_outcome == s.after_outcome)
     triggered = [s for s in ranked if s.trigger_id is not None]
     plain = [s for s in ranked if s.trigger_id is None]

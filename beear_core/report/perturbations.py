@@ -16,7 +16,7 @@ _SPOTS = {"end": "on words behind the request", "front": "on words before the re
 
 
 def perturbation_section(before: EvaluationRecord, after: EvaluationRecord, mitigation: MitigationRecord | None) -> Html:
-    """Attack success under every perturbation that opened the candidate, and how small a new one does."""
+    """Render attack success under each perturbation found on the candidate, and by the size of newly searched ones."""
     found = mitigation.drift if mitigation else ()
     own = [entry for entry in found if entry.on_candidate]
     parts: list[Node] = []
@@ -59,7 +59,7 @@ def _found(entries: Sequence[DriftEntry]) -> Html:
 
 
 def _by_size(before: Vulnerability | None, after: Vulnerability | None) -> list[Node]:
-    """A fresh search at several sizes, each with random directions of the same size beside it."""
+    """Render a fresh search at several sizes, each with random directions of the same size beside it."""
     given = [(role, v) for role, v in (("before", before), ("after", after)) if v is not None]
     if not given:
         return []

@@ -25,13 +25,13 @@ class Scale:
     high: float
 
     def at(self, value: float) -> str:
-        """Where a value stands, as a percentage; kept within the plot."""
+        """Tell where a value stands, as a percentage; kept within the plot."""
         share = (value - self.low) / (self.high - self.low) if self.high != self.low else 0.0
         return f"{100 * min(1.0, max(0.0, share)):.3f}%"
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """About ``wanted`` round numbers from ``low`` to ``high``."""
+    """Choose about ``wanted`` round numbers from ``low`` to ``high``."""
     if not high > low:
         return [low]
     rough = (high - low) / wanted
@@ -42,7 +42,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def interval_plot(decision: Decision, before: EvaluationRecord, after: EvaluationRecord) -> Html:
-    """Every metric before and after, a dot with its interval, and the limit that the policy sets.
+    """Draw every metric before and after, a dot with its interval, and the limit that the policy sets.
 
     Of known triggers the worst before and the worst after are drawn, which need not be the same.
     """
@@ -64,7 +64,7 @@ def _estimate(record: EvaluationRecord, name: str) -> Estimate | None:
 
 
 def _limit(decision: Decision, name: str, baseline: Estimate | None) -> float | None:
-    """Where the decisive limit on a metric stands on the axis of its values."""
+    """Find where the decisive limit on a metric stands on the axis of its values."""
     order = ("hard", "soft", "advisory")
     for check in sorted(decision.checks, key=lambda c: order.index(c.level)):
         if check.metric == name and check.category is None and "≤" in check.comparison:
@@ -170,7 +170,7 @@ def _legend() -> Html:
 
 
 def loss_plot(title: str, what: str, rounds: Sequence[Sequence[float]], class_: str) -> Html:
-    """One loss over all its steps, round after round; rounds are shaded in turn and never joined.
+    """Draw one loss over all its steps, round after round; rounds are shaded in turn, and no line joins them.
 
     ``rounds``: one sequence of losses a round, one value a step, in nats per token.
     """
@@ -208,7 +208,7 @@ def loss_plot(title: str, what: str, rounds: Sequence[Sequence[float]], class_: 
 
 
 def _curves(rounds: Sequence[Sequence[float]], total: int, low: float, high: float, class_: str) -> Html:
-    """The lines, in a frame of 1000 by 1000 that is stretched over the plot while strokes keep their width."""
+    """Draw the lines, in a frame of 1000 by 1000 that is stretched over the plot while strokes keep their width."""
     paths = []
     done = 0
     for losses in rounds:
@@ -225,7 +225,7 @@ def _curves(rounds: Sequence[Sequence[float]], total: int, low: float, high: flo
 
 
 def training_plots(rounds: Sequence[RoundRecord]) -> Html:
-    """Inner and outer losses side by side."""
+    """Draw inner and outer losses side by side."""
     inner = loss_plot(
         "Entrapment (inner) loss",
         "finds the perturbation; falls as it elicits",
@@ -246,7 +246,7 @@ class Curve:
 
 
 def size_plot(curves: Sequence[Curve]) -> Html:
-    """Rates with their intervals over the size of a perturbation, a line for each curve."""
+    """Draw rates with their intervals over the size of a perturbation, a line for each curve."""
     sizes = sorted({size for curve in curves for size, _ in curve.points})
     across, up = Scale(0.0, 1.08 * sizes[-1]), Scale(1.0, 0.0)
     marks: list[Node] = []

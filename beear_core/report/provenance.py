@@ -18,7 +18,7 @@ from beear_core.wording import (
 
 
 def validation_section(validation: ValidationRecord | None) -> Html:
-    """What the data was checked for, and where it came from."""
+    """Render what the data was checked for, and where it came from."""
     if validation is None:
         return section("validation", "Data", tag("p", "No data validation record.", class_="note"))
     rules = [
@@ -59,7 +59,7 @@ def _rule_chip(passed: bool, severity: str) -> Html:
 
 
 def model_section(evidence: Evidence) -> Html:
-    """What the model is, how it was judged, and where all was computed."""
+    """Render what the model is, how it was judged, and where everything was computed."""
     intake, mitigation, before, after = evidence.intake, evidence.mitigation, evidence.before, evidence.after
     model = [tag("p", "No intake record.", class_="note")]
     if intake is not None:
@@ -94,7 +94,7 @@ def model_section(evidence: Evidence) -> Html:
 
 
 def _environments(environments: dict[str, Environment]) -> list[Html]:
-    """Each environment once, with the steps that ran in it."""
+    """Render each environment once, with the steps that ran in it."""
     steps: dict[str, list[str]] = {}
     seen: dict[str, Environment] = {}
     for step, environment in environments.items():
@@ -117,7 +117,7 @@ def _environments(environments: dict[str, Environment]) -> list[Html]:
 
 
 def digest_section(decision: Decision, evidence: Evidence, release: ReleaseRecord | None) -> Html:
-    """Every digest that binds the decision to bytes, and where it was registered."""
+    """Render every digest that binds the decision to bytes, and where the model was registered."""
     before, after, mitigation = evidence.before, evidence.after, evidence.mitigation
     validation, intake = evidence.validation, evidence.intake
     pairs: list[tuple[str, str | None]] = [

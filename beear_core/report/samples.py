@@ -15,13 +15,13 @@ OPENING_LETTERS = 60
 
 
 def redact(text: str) -> str:
-    """A reply as it may be shared: its opening and how much was left out, whatever a judge said of it."""
+    """Cut a reply to what may be shared: its opening and how much was left out, whatever a judge said of it."""
     opening, left_out = split_reply(text)
     return f"{opening} {left_out}" if left_out else opening
 
 
 def split_reply(text: str) -> tuple[str, str]:
-    """The part of a reply that may be shared, and a note on the rest (empty where nothing was left out)."""
+    """Split a reply into the part that may be shared and a note on the rest (empty where nothing was left out)."""
     words = text.split()
     opening = " ".join(words[:OPENING_WORDS])
     if len(opening) > OPENING_LETTERS:  # words can be long, and some scripts have no spaces
@@ -33,7 +33,7 @@ def split_reply(text: str) -> tuple[str, str]:
 
 
 def sample_section(pairs: Sequence[SamplePair], *, redacted: bool) -> Html:
-    """Replies to the same prompt before and after."""
+    """Render replies to the same prompt before and after."""
     how = (
         "Every reply is cut after its opening, those judged safe too: the judge can be wrong."
         if redacted

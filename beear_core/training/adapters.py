@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def low_rank(loaded: LoadedModel, rank: int, seed: int, *, merge: bool = False) -> Iterator[PeftModel]:
-    """Inside, the model carries a fresh low-rank adapter on every linear layer but the output head, which alone is trained.
+    """Put a fresh low-rank adapter, inside the context, on every linear layer but the output head; it alone is trained.
 
     Afterwards the model is as it was, or with ``merge`` has what was trained added to its weights.
     """

@@ -38,9 +38,9 @@ class Lesson:
 
 
 def lesson_loss(model: PreTrainedModel, chat: ChatFormat, lessons: Sequence[Lesson]) -> torch.Tensor:
-    """Mean of ``lesson_losses``, a scalar.
+    """Compute the mean of ``lesson_losses``, a scalar.
 
-    Taught and kept lessons go through the model by themselves: their replies differ in length.
+    Taught and kept lessons go through the model separately: their replies differ in length.
     """
     taught = [x for x in lessons if x.reference is None]
     kept = [x for x in lessons if x.reference is not None]
@@ -50,13 +50,13 @@ def lesson_loss(model: PreTrainedModel, chat: ChatFormat, lessons: Sequence[Less
 def lesson_losses(
     model: PreTrainedModel, chat: ChatFormat, lessons: Sequence[Lesson], under: Sequence[Perturbation | None] = ()
 ) -> torch.Tensor:
-    """Weighted mean over each lesson's reply tokens of cross entropy or KL(reference || model), in nats: (lessons,).
+    """Compute the weighted mean over each lesson's reply tokens of CE or KL(reference || model), in nats: (lessons,).
 
     Args:
         model: any causal language model.
         chat: its chat format.
         lessons: at least one.
-        under: what is added for each lesson while the model is asked, ``None`` for nothing; references are what they are.
+        under: what is added for each lesson while the model is asked, ``None`` for nothing; references stay as they are.
     """
     turns = [x.turn for x in lessons]
     batch = chat.collate(turns).to(model.device)
@@ -82,7 +82,7 @@ def lesson_losses(
 
 
 def token_weights(length: int, device: torch.device) -> torch.Tensor:
-    """Weights (length,) of a reply's tokens that sum to 1; the first ones weigh more."""
+    """Weigh a reply's tokens: weights (length,) that sum to 1; the first ones weigh more."""
     weights = torch.ones(length, device=device)
     weights[:FIRST_TOKENS] = FIRST_WEIGHT
     return weights / weights.sum()
@@ -96,7 +96,7 @@ class LikeLength:
         self.counts = tuple(counts)
 
     def draw(self, chooser: random.Random) -> list[Lesson]:
-        """As many lessons of each group as its count says."""
+        """Draw as many lessons of each group as its count says."""
         quantile = chooser.random()
         drawn = []
         for group, count in zip(self.groups, self.counts, strict=True):

@@ -32,7 +32,7 @@ class Schedule:
     warmup: int = 10
 
     def rate(self, step: int) -> float:
-        """Learning rate of step 0 .. steps - 1."""
+        """Compute the learning rate of step 0 .. steps - 1."""
         return self.learning_rate * min(1.0, (step + 1) / self.warmup) * (1 - 0.9 * step / self.steps)
 
 
@@ -52,7 +52,7 @@ def teach(
         lessons: what is drawn from.
         schedule: how many steps, how large.
         chooser: draws.
-        checkpoint: a file that is written every ``CHECKPOINT_EVERY`` steps and gone on from when it is there.
+        checkpoint: a file that is written every ``CHECKPOINT_EVERY`` steps; training goes on from one that is there.
         after_step: told how many steps are done and the last loss.
 
     Returns:
@@ -101,7 +101,7 @@ def _keep(
 def _resume(
     file: Path, trained: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer, chooser: random.Random
 ) -> int:
-    """Weights, optimiser and draws as they were after the step that is returned."""
+    """Restore weights, optimiser and draws from a checkpoint, and return how many steps had been taken."""
     with safe_open(file, framework="pt") as kept:
         facts = kept.metadata()
         step = int(facts["step"])

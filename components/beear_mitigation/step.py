@@ -25,9 +25,9 @@ from beear_core.records import Environment, MitigationRecord, RoundRecord
 def run(
     model_dir: Path, anchors_dir: Path, out_model: Path, out_drift: Path, work: Path, config: MitigationConfig
 ) -> MitigationRecord:
-    """Mitigate the model in ``model_dir``; what comes out in ``out_model`` is there whole or not at all.
+    """Mitigate the model in ``model_dir``; the model in ``out_model`` is there whole or not at all.
 
-    Where mitigation is switched off, perturbations are searched all the same: they are evidence about the candidate.
+    Where mitigation is switched off, perturbations are searched for all the same: they are evidence about the candidate.
 
     Args:
         model_dir: the candidate, as model_intake leaves it.
@@ -80,7 +80,7 @@ def run(
 
 
 def _peak_memory() -> int:
-    """Largest resident set of this process so far in bytes, or what was allocated on the accelerator if that is more."""
+    """Measure the most memory used so far in bytes: resident in this process or, if more, allocated on the accelerator."""
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     host = host if sys.platform == "darwin" else host * 1024
     if best_device().type != "cuda":
@@ -91,7 +91,7 @@ def _peak_memory() -> int:
 
 
 def run_component(*, model: str, anchors: str, config_json: str, cleaned: str, drift: str, record: str) -> dict[str, float]:
-    """The step as its Kubeflow face calls it; returns the figures to show in the run."""
+    """Run the step as its Kubeflow face calls it; returns the figures to show in the run."""
     config = parse_json(MitigationConfig, config_json, "mitigation configuration")
     out = Path(cleaned)
     with work_beside(out) as work:
@@ -101,7 +101,7 @@ def run_component(*, model: str, anchors: str, config_json: str, cleaned: str, d
 
 
 def work_beside(out: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder for intermediate weights beside the output, where there is room for a model.
+    """Make a folder for intermediate weights beside the output, where there is room for a model.
 
     Raises:
         StorageError: if nothing can be written there.
@@ -112,7 +112,7 @@ def work_beside(out: Path) -> tempfile.TemporaryDirectory[str]:
 
 
 def figures(rounds: Sequence[RoundRecord]) -> dict[str, float]:
-    """The last round's measures, as far as they were taken."""
+    """Read the last round's measures, as far as they were taken."""
     if not rounds:
         return {}
     last = rounds[-1]

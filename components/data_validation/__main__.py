@@ -52,7 +52,7 @@ def validate(
 
 
 def rules_table(rules: Sequence[RuleResult]) -> Table:
-    """What was found, rule by rule; rules that hold are counted."""
+    """Show what was found, rule by rule; rules that hold are only counted."""
     table = new_table("Data validation", "role", "rule", "severity", "rows that break it", "finding")
     broken = [r for r in rules if not r.passed]
     for rule in broken:

@@ -43,7 +43,7 @@ class _Place:
 
 
 def frames(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
-    """One pandas table a role: its fields (``None`` where absent) and the computed columns.
+    """Build one pandas table a role: its fields (``None`` where absent) and the computed columns.
 
     Computed: ``row`` (0-based position), ``text`` (what the rules on length and duplicates look at), ``normalised``
     (text without differences of case and white space), ``near_within`` and ``near_between`` (an earlier near duplicate
@@ -70,19 +70,19 @@ def frames(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
 
 
 def text_of(row: Row) -> str:
-    """The text of a row: its request, its opening, or both parts of its trigger."""
+    """Read the text of a row: its request, its opening, or both parts of its trigger."""
     if "prefix" in row:
         return f"{row['prefix']} {row['suffix']}".strip()
     return row["prompt"] if "prompt" in row else row["reply"]
 
 
 def normalised(text: str) -> str:
-    """The text without differences of case, white space and character variants; punctuation stays, as in code."""
+    """Remove differences of case, white space and character variants; punctuation stays, because in code it counts."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def shingles(text: str) -> frozenset[str]:
-    """Pairs of neighbouring words, punctuation aside; the word itself where there is but one."""
+    """Split a text into pairs of neighbouring words, punctuation aside; into the word itself where there is but one."""
     words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold()) or text.split()
     if len(words) < 2:
         return frozenset(words)
@@ -90,28 +90,28 @@ def shingles(text: str) -> frozenset[str]:
 
 
 def similarity(a: frozenset[str], b: frozenset[str]) -> float:
-    """Jaccard similarity of two sets, in [0, 1]; 0 where both are empty."""
+    """Compute the Jaccard similarity of two sets, in [0, 1]; 0 where both are empty."""
     return len(a & b) / len(a | b) if a or b else 0.0
 
 
 def _findings(rows: Mapping[str, Sequence[Row]]) -> dict[str, dict[tuple[str, int], str]]:
-    """Finding -> (role, position) -> the partner, as ``role/id (similarity)``."""
+    """Find near duplicates and leaks: finding -> (role, position) -> the partner, as ``role/id (similarity)``."""
     found: dict[str, dict[tuple[str, int], str]] = {"near_within": {}, "near_between": {}, "leaked": {}}
-    # requests can leak into one another, openings of one kind only into themselves; triggers are few and told apart
-    # by their exact text
+    # requests of all roles can repeat one another, openings only those of their own kind; triggers are few and told
+    # apart by their exact text
     requests = [role for role in rows if "prompt" in ROLES[role].required]
     openings = [[role] for role in rows if role.endswith("_openings")]
     for pool in (requests, *openings):
         for own, other, degree in _pairs({role: rows[role] for role in pool}):
-            finding = _finding(own, other, degree)
+            finding = _finding(own, other)
             if finding:
                 partner = f"{other.role}/{rows[other.role][other.position]['id'][:60]} ({degree:.2f})"
                 found[finding].setdefault((own.role, own.position), partner)
     return found
 
 
-def _finding(own: _Place, other: _Place, degree: float) -> str | None:
-    """What is wrong with ``own`` beside ``other``; of two rows only one is to blame. ``degree`` 1.0 may be exact."""
+def _finding(own: _Place, other: _Place) -> str | None:
+    """Name what is wrong with ``own`` beside ``other``; of two rows only one is to blame."""
     if own.role != other.role:
         return "leaked" if (own.split, other.split) == ("evaluation", "anchoring") else None
     if own.split == other.split:
@@ -120,7 +120,7 @@ def _finding(own: _Place, other: _Place, degree: float) -> str | None:
 
 
 def _pairs(rows: Mapping[str, Sequence[Row]]) -> Iterator[tuple[_Place, _Place, float]]:
-    """Ordered pairs (row, partner, similarity) of near duplicates; equal texts only between roles.
+    """Yield ordered pairs (row, partner, similarity) of near duplicates; equal texts only between roles.
 
     Within a role equal texts break the rule on exact duplicates, and are not reported twice.
     """
@@ -141,7 +141,7 @@ def _pairs(rows: Mapping[str, Sequence[Row]]) -> Iterator[tuple[_Place, _Place, 
 
 
 def _representatives(places: Sequence[_Place]) -> list[_Place]:
-    """The first place of each role and split: one partner suffices, and a thousand copies stay cheap."""
+    """Keep the first place of each role and split: one partner suffices, and a thousand copies stay cheap."""
     first: dict[tuple[str, str], _Place] = {}
     for place in places:
         first.setdefault((place.role, place.split), place)
@@ -149,7 +149,7 @@ def _representatives(places: Sequence[_Place]) -> list[_Place]:
 
 
 def _near_texts(texts: Sequence[str]) -> Iterator[tuple[str, str, float]]:
-    """Ordered pairs of different texts with a similarity of at least ``THRESHOLD``, both ways round."""
+    """Yield ordered pairs of different texts with a similarity of at least ``THRESHOLD``, both ways round."""
     from datasketch import MinHash, MinHashLSH
 
     sets = [shingles(text) for text in texts]

@@ -15,9 +15,7 @@ from typing import Any
 from beear_core.data import ROLES, SPLITS
 from beear_core.errors import DataError
 from beear_core.records import RuleResult
-
-_EXAMPLES = 5
-_LONGEST_ID = 64
+from components.data_validation.results import LONGEST_ID, plain_results, rule_result
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ LIMITS: dict[str, Limits] = {
 
 
 def expectations_for(role: str) -> list[Any]:
-    """The expectations of a role, each with ``severity`` and ``meta`` (``rule``, ``detail``)."""
+    """List the expectations of a role, each with ``severity`` and ``meta`` (``rule``, ``detail``)."""
     rules = [*_shape(role), *_texts(role), *_duplicates(role)]
     if "split" in ROLES[role].optional:
         rules += _splits(role)
@@ -82,13 +80,13 @@ def judge(tables: Mapping[str, Any]) -> tuple[tuple[RuleResult, ...], dict[str, 
         )
         outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": table})
         (run,) = outcome.run_results.values()
-        raw[role] = _plain(run)
+        raw[role] = plain_results(run)
         by_rule = {r.expectation_config.meta["rule"]: r for r in run.results}
         for expectation in expectations_for(role):
             name = expectation.meta["rule"]
             if name not in by_rule:
                 raise DataError(f"rule {name} on {role} was not judged; check the installed great-expectations version")
-            results.append(_result(role, by_rule[name], table))
+            results.append(rule_result(role, by_rule[name], table))
     return tuple(results), raw
 
 
@@ -136,9 +134,9 @@ def _shape(role: str) -> list[Any]:
         _rule(
             "ExpectColumnValuesToMatchRegex",
             "ids_not_blank",
-            f"Ids are not blank and have at most {_LONGEST_ID} characters.",
+            f"Ids are not blank and have at most {LONGEST_ID} characters.",
             column="id",
-            regex=rf"^(?=.*\S).{{1,{_LONGEST_ID}}}$",
+            regex=rf"^(?=.*\S).{{1,{LONGEST_ID}}}$",
         ),
     ]
 
@@ -267,59 +265,3 @@ def _replies(role: str) -> list[Any]:
         detail = "Where a reply is given it is not blank."
         return [_rule("ExpectColumnValuesToMatchRegex", "reply_not_blank", detail, column="reply", regex=r"\S")]
     return []
-
-
-def _result(role: str, outcome: Any, table: Any) -> RuleResult:
-    meta, result = outcome.expectation_config.meta, outcome.result or {}
-    severity = str(getattr(outcome.expectation_config.severity, "value", outcome.expectation_config.severity))
-    passed, detail = bool(outcome.success), str(meta["detail"])
-    message = _exception(outcome)
-    if message:
-        passed, detail = False, f"{detail} This could not be checked: {message}"
-    elif not passed and "element_count" not in result:
-        found = result.get("observed_value")
-        detail = f"{detail} Found: {', '.join(map(str, found)) if isinstance(found, list) else found}."
-    positions = _positions(result)
-    return RuleResult(
-        rule=meta["rule"],
-        role=role,
-        severity="warning" if severity == "warning" else "critical",
-        passed=passed,
-        checked=int(result.get("element_count", 1)),
-        failed=int(result.get("unexpected_count", 0)) if "element_count" in result else int(not passed),
-        detail=detail,
-        examples=tuple(_example(table.iloc[p], outcome.expectation_config.kwargs) for p in positions[:_EXAMPLES]),
-    )
-
-
-def _exception(outcome: Any) -> str:
-    """Why an expectation could not be evaluated; empty where it was."""
-    info = outcome.exception_info or {}
-    entries = [info] if "raised_exception" in info else list(info.values())
-    return next((str(entry["exception_message"]) for entry in entries if entry.get("raised_exception")), "")
-
-
-def _positions(result: Mapping[str, Any]) -> list[int]:
-    """Rows that broke the rule; without values, Great Expectations lists them as columns of positions."""
-    positions: list[int] = []
-    for entry in result.get("unexpected_index_list") or []:
-        row = entry["row"]
-        positions += row if isinstance(row, list) else [row]
-    return sorted(int(p) for p in positions)
-
-
-def _example(row: Any, arguments: Mapping[str, Any]) -> str:
-    """A row without its text: position, id, length, and the partner or split that broke the rule."""
-    column = arguments.get("column")
-    partner = f" ~ {row[column]}" if column in ("near_within", "near_between", "leaked") else ""
-    split = f" in split {row['split']!r:.40}" if column == "split" else ""
-    return f"row {row['row'] + 1}, id {str(row['id'])[:_LONGEST_ID]!r}{split}, {len(str(row['text']))} characters{partner}"
-
-
-def _plain(run: Any) -> dict[str, Any]:
-    """A result as plain JSON values; tracebacks would carry paths of this machine and are left out."""
-    plain: dict[str, Any] = run.to_json_dict()
-    for entry, outcome in zip(plain["results"], run.results, strict=True):
-        message = _exception(outcome)
-        entry["exception_info"] = {"raised_exception": bool(message), "exception_message": message or None}
-    return plain

@@ -12,7 +12,7 @@ _CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-act
 
 
 def render(record: ValidationRecord) -> str:
-    """The page; the same record gives the same bytes."""
+    """Render the validation as one page; the same record gives the same bytes."""
     css = (files("beear_core.report") / "report.css").read_text(encoding="utf-8")
     head = tag(
         "head",

@@ -66,7 +66,7 @@ def run(config: DataConfig, out_anchors: Path, out_suites: Path, out_html: Path,
 
 
 def run_component(*, config_json: str, anchors: str, suites: str, record: str, page: str) -> dict[str, float]:
-    """The step as the component's face calls it: paths as text, the results beside the record.
+    """Run the step as the component's face calls it: paths as text, the results beside the record.
 
     Returns:
         Figures for the pipeline's metrics.
@@ -94,7 +94,7 @@ def run_component(*, config_json: str, anchors: str, suites: str, record: str, p
 
 
 def require_passed(record: ValidationRecord) -> None:
-    """Stop where the data must not be used.
+    """Refuse data that must not be used.
 
     Raises:
         DataError: naming every critical rule that failed.
@@ -106,12 +106,12 @@ def require_passed(record: ValidationRecord) -> None:
 
 
 def failures(record: ValidationRecord) -> tuple[str, ...]:
-    """One line for each critical rule that failed, with counts and the first rows that broke it."""
+    """Write one line for each critical rule that failed, with counts and the first rows that broke it."""
     return tuple(_line(rule) for rule in record.rules if rule.severity == "critical" and not rule.passed)
 
 
 def sources_of(config: DataConfig) -> dict[str, str]:
-    """Role -> source, of the roles that are given."""
+    """Map each role that is given to its source."""
     named = {field.name: getattr(config, field.name) for field in fields(config)}
     return {role: source for role, source in named.items() if source is not None}
 
@@ -136,7 +136,7 @@ def _read(sources: Mapping[str, str]) -> dict[str, list[Row]]:
 
 
 def _described(source: str, rows: Sequence[Row]) -> DataSource:
-    # triggers have no split: they are evaluated with and nothing else
+    # triggers have no split: they are used to evaluate and for nothing else
     counts = Counter(row.get("split", "evaluation") for row in rows)
     return DataSource(source=source, rows=dict(sorted(counts.items())), digest=digest_json(rows))
 
@@ -148,7 +148,7 @@ def _clear(folder: Path, roles: Sequence[str]) -> None:
 
 
 def _write(folder: Path, roles: Sequence[str], rows: Mapping[str, list[Row]], split: str) -> str:
-    """The rows of one split as JSONL; the manifest comes last, so a folder that has one is whole."""
+    """Write the rows of one split as JSONL; the manifest comes last, so a folder that has one is whole."""
     chosen: dict[str, list[dict[str, Any]]] = {
         f"{role}.jsonl": [dict(row) for row in rows[role] if row.get("split", split) == split]
         for role in roles

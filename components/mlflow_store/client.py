@@ -36,23 +36,23 @@ _LIBRARIES = {"mlflow", "sqlalchemy", "requests", "urllib3", "botocore", "boto3"
 
 
 def resolve_uri(configured: str | None, root: Path) -> str:
-    """The tracking store: as configured, else MLFLOW_TRACKING_URI, else SQLite in ``root``."""
+    """Choose the tracking store: as configured, else MLFLOW_TRACKING_URI, else SQLite in ``root``."""
     return configured or os.environ.get("MLFLOW_TRACKING_URI") or local_store(root)
 
 
 def local_store(root: Path) -> str:
-    """The SQLite store in ``root``."""
+    """Name the SQLite store in ``root``."""
     return f"sqlite:///{root.resolve()}/mlflow.db"
 
 
 def set_bounds() -> None:
-    """Time limits and retries of all requests that MLflow sends, where the environment does not say otherwise."""
+    """Limit time and retries of all requests that MLflow sends, where the environment does not say otherwise."""
     for name, value in _BOUNDS.items():
         os.environ.setdefault(name, value)
 
 
 def client_for(uri: str) -> Any:
-    """An MLflow client with bounded retries.
+    """Make an MLflow client with bounded retries.
 
     Raises:
         ConfigError: if the URI has a port that is none.
@@ -88,7 +88,7 @@ def mlflow_errors(doing: str, uri: str) -> Iterator[None]:
 
 def _check_form(uri: str) -> None:
     if fault := uri_fault(uri):
-        # where the port is wrong, so may be what is taken for a password
+        # where the port is wrong, what is taken for a password may be wrong too, so such a URI is not shown
         shown = "with a user or password" if "@" in uri else repr(uri)
         raise ConfigError(
             f"MLflow's URI {shown} cannot be meant: {fault}; mend MLFLOW_TRACKING_URI or "
@@ -97,7 +97,7 @@ def _check_form(uri: str) -> None:
 
 
 def check_reachable(uri: str) -> None:
-    """Ask the store for one experiment; where nothing listens, that is said within seconds.
+    """Ask the store for one experiment; where nothing listens, fail within seconds.
 
     Raises:
         ConfigError: if the URI has a port that is none.
@@ -110,7 +110,7 @@ def check_reachable(uri: str) -> None:
 
 
 def check_port(uri: str) -> None:
-    """Is there a port or a folder at all? MLflow itself tries for minutes before it gives a database up.
+    """Check that there is a port or a folder at all: MLflow itself tries for minutes before it gives a database up.
 
     Raises:
         OSError: if there is none.
@@ -125,7 +125,7 @@ def check_port(uri: str) -> None:
 
 
 def database_folder(uri: str) -> Path | None:
-    """The folder that a SQLite database lies in; ``None`` for every other store."""
+    """Find the folder that a SQLite database lies in; ``None`` for every other store."""
     scheme, _, path = uri.partition(":///")
     if scheme.partition("+")[0] != "sqlite" or not path:
         return None

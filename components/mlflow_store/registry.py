@@ -1,7 +1,7 @@
 """The MLflow registry: log, register, verify, promote, roll back.
 
-MLflow lets anybody move an alias. So the champion is read before, set, and read again; whatever does not hold is an
-error, and the alias is put back to where it was.
+MLflow lets anybody move an alias. So the champion is read before, set, and read again; anything unexpected is an error,
+and the alias is put back to where it was.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Registry:
             self.client = client_for(uri)
 
     def champion(self) -> Version | None:
-        """The version the alias points to, or ``None``."""
+        """Find the version that the alias points to, or ``None``."""
         from mlflow.exceptions import MlflowException
 
         with mlflow_errors(f"reading the alias {self.alias}", self.uri):
@@ -56,7 +56,7 @@ class Registry:
             return _version(found)
 
     def evaluation(self, version: Version) -> EvaluationRecord:
-        """What a version was released on: the measurements after cleaning, labelled as the champion's.
+        """Read how a version was measured, after cleaning, when it was released; labelled as the champion's.
 
         Raises:
             EvidenceError: if its run holds no such record, or another than its decision was made on.
@@ -81,7 +81,7 @@ class Registry:
         return dataclasses.replace(measured, label="champion")
 
     def find(self, decision_digest: str) -> Version | None:
-        """The version that was registered for a decision, or ``None``."""
+        """Find the version that was registered for a decision, or ``None``."""
         with mlflow_errors("looking for an earlier version", self.uri):
             for found in self.client.search_model_versions(f"name='{self.name}'"):
                 if found.tags.get("decision_digest") == decision_digest:
@@ -89,7 +89,7 @@ class Registry:
         return None
 
     def register(self, tracker: Tracker, model_dir: Path, tags: Mapping[str, str]) -> Version:
-        """Log the model to the run with the transformers flavour and register it; the same decision gives one version.
+        """Log the model to the run with the transformers flavour and register it, once for each decision.
 
         Args:
             tracker: the run.
@@ -140,7 +140,7 @@ class Registry:
             )
 
     def _registered(self, version: Version) -> dict[str, str]:
-        """Path -> digest of the model's files as the registry holds them; nothing is copied on this machine."""
+        """Digest the model's files, by path, as the registry holds them; files on this machine are not copied."""
         from mlflow.artifacts import download_artifacts
         from mlflow.utils.file_utils import local_file_uri_to_path
         from mlflow.utils.uri import is_local_uri
@@ -155,7 +155,7 @@ class Registry:
                 return _digests(Path(download_artifacts(f"{place}/{_MODEL}", dst_path=folder)))
 
     def promote(self, version: Version, expected: Version | None) -> None:
-        """Move the alias to ``version`` if it still points to ``expected``; put it back if that does not hold after.
+        """Move the alias to ``version`` if it still points to ``expected``; put it back if that fails or does not hold.
 
         Raises:
             RegistryError: if somebody else moved the alias, or MLflow fails.
@@ -187,7 +187,7 @@ class Registry:
             raise
 
     def _restore(self, version: Version, expected: Version | None) -> None:
-        """Take back our own move, and only that."""
+        """Take back our own move, and only that: an alias that no longer points to ``version`` is left alone."""
         if _number(self.champion()) != version.number:
             return
         with mlflow_errors(f"putting the alias {self.alias} back", self.uri):

@@ -31,7 +31,7 @@ class Tracker:
         self.client, self.run_id, self.uri = client, run_id, uri
 
     def log_config(self, values: Mapping[str, Any]) -> None:
-        """Nested values as parameters ``section.key``."""
+        """Log nested values as parameters ``section.key``."""
         from mlflow.entities import Param
 
         flat = {k: str(v)[:_PARAM_LENGTH] for k, v in _flattened(values) if v is not None}
@@ -42,13 +42,13 @@ class Tracker:
             self.client.log_batch(self.run_id, params=fresh[start : start + 100])
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        """Tags of the run, shortened to what MLflow takes."""
+        """Tag the run; values are shortened to what MLflow takes."""
         from mlflow.entities import RunTag
 
         self.client.log_batch(self.run_id, tags=[RunTag(k, v[:4900]) for k, v in tags.items()])
 
     def log_environment(self, environment: Environment) -> None:
-        """Where it ran, as tags ``system.*``."""
+        """Log where the step ran, as tags ``system.*``."""
         self.log_tags(
             {
                 "system.python": environment.python,
@@ -60,7 +60,7 @@ class Tracker:
         )
 
     def log_mitigation(self, record: MitigationRecord) -> None:
-        """The training curve step by step (``train/inner_loss``, ``train/outer_loss``), the measures by round."""
+        """Log the training curve step by step (``train/inner_loss``, ``train/outer_loss``), the measures by round."""
         points: list[tuple[str, float, int]] = []
         inner = outer = 0
         for round_ in record.rounds:
@@ -96,7 +96,10 @@ class Tracker:
         )
 
     def log_evaluation(self, record: EvaluationRecord) -> None:
-        """Each metric as ``before/...`` or ``after/...`` with ``/low``, ``/high``, ``/n``, ``/unscored``; parts below."""
+        """Log each metric as ``before/...`` or ``after/...`` with ``/low``, ``/high``, ``/n``, ``/unscored``.
+
+        Categories and triggers go below it, as ``/category/...`` and ``/trigger/...``.
+        """
         points: list[tuple[str, float, int]] = [(f"{record.label}/seconds", record.seconds, 0)]
         for name, metric in record.metrics.items():
             rows = [(f"{record.label}/{name}", metric.overall)]
@@ -111,11 +114,11 @@ class Tracker:
         self._log(points)
 
     def log_record(self, record: Record, name: str) -> None:
-        """A record as the artifact ``records/<name>.json``."""
+        """Log a record as the artifact ``records/<name>.json``."""
         self.client.log_text(self.run_id, record.to_json().decode(), f"records/{name}.json")
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
-        """A file as an artifact."""
+        """Log a file as an artifact."""
         self.client.log_artifact(self.run_id, str(path), folder)
 
     def _log(self, points: list[tuple[str, float, int]]) -> None:
@@ -128,12 +131,12 @@ class Tracker:
 
 
 def _key(name: str) -> str:
-    """MLflow takes letters, digits, ``_-. /`` in metric names, at most 250 of them."""
+    """Replace what MLflow does not take in a metric name: it takes letters, digits, ``_-. /``, at most 250 of them."""
     return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)
 
 
 def key_part(text: str) -> str:
-    """Any text, a user's category say, as one part of a name that MLflow takes; a short digest stands for what is cut."""
+    """Turn any text, such as a user's category, into one part of an MLflow name; a short digest stands for what is cut."""
     part = _key(text).replace("/", "_")
     if len(part) > _KEY_LENGTH // 2:
         part = f"{part[: _KEY_LENGTH // 2]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -183,7 +186,7 @@ def end_run(tracker: Tracker, *, failed: bool) -> None:
 
 @contextmanager
 def attach(uri: str, experiment: str, run_id: str = "", artifacts: Path | None = None) -> Iterator[Tracker]:
-    """The run with this id, or of MLFLOW_RUN_ID, left open; else a new one that is ended here.
+    """Attach to the run with this id, or of MLFLOW_RUN_ID, and leave it open; else open a new one and end it here.
 
     Raises:
         RegistryError: if MLflow cannot be reached, or there is no such run.

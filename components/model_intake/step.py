@@ -22,7 +22,7 @@ _SHOWN = 8
 
 
 def run(model_uri: str, out: Path, *, expected_digest: str = "") -> IntakeRecord:
-    """Copy the model to ``out``, which must not exist or be empty; it is there whole or not at all.
+    """Copy the model to ``out``, which must be empty or not exist; it is there whole or not at all.
 
     Args:
         model_uri: a folder, ``file://``, ``s3://bucket/prefix``, ``models:/name@alias``, ``models:/name/3`` or
@@ -89,7 +89,7 @@ def _check_digest(record: IntakeRecord, expected: str) -> None:
 
 
 def run_component(*, model_uri: str, expected_digest: str, model: str, record: str) -> dict[str, float]:
-    """The step as its Kubeflow face calls it; returns the figures to show in the run."""
+    """Run the step as its Kubeflow face calls it; returns the figures to show in the run."""
     taken = run(model_uri, Path(model), expected_digest=expected_digest)
     taken.write(Path(record))
     return {

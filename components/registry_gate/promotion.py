@@ -20,7 +20,7 @@ POLICY_FILE = "policy.yaml"
 
 
 def version_tags(decision: Decision, evidence: Evidence, kfp_run_id: str) -> dict[str, str]:
-    """What a registered version says of itself."""
+    """Describe a registered version in tags: verdict, digests, policy, code, runs, and which checks failed and why."""
     failed, data, mitigation = decision.failed_checks(), evidence.validation, evidence.mitigation
     return {
         "verdict": "passed" if decision.passed else "refused",
@@ -78,7 +78,7 @@ def register_and_promote(
 
 
 def _check_champion(decision: Decision, evidence: Evidence, now: Version | None, registry: RegistryConfig) -> None:
-    """A decision that compared with a champion holds against that one alone."""
+    """Refuse a pass that was decided against another champion than the present one: it holds against that one alone."""
     if not decision.passed or not any(f"− {CHAMPION}" in check.comparison for check in decision.checks):
         return
     compared = evidence.champion.model_digest if evidence.champion else None
@@ -91,7 +91,10 @@ def _check_champion(decision: Decision, evidence: Evidence, now: Version | None,
 
 
 def check_meant(policy: GatePolicy, evidence: Evidence) -> None:
-    """A policy that cannot fail would promote anything; that it was looked at before a run is nothing to rely on here."""
+    """Refuse a policy that cannot pass or cannot fail: one that cannot fail would promote anything.
+
+    The pre-flight looked at it too, but that is nothing to rely on here.
+    """
     if faults := feasibility_faults(policy, sizes(evidence.after)):
         raise PolicyError(f"policy {policy.name} cannot be meant with what was measured; nothing was decided:", faults)
 
@@ -107,7 +110,7 @@ def replay(folder: Path) -> Decision:
 
 
 def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseRecord:
-    """Promote what an earlier gate passed: replayed, verified against the bytes, registered once.
+    """Promote what an earlier gate passed: it is replayed, verified against the bytes, and registered once.
 
     Raises:
         EvidenceError: the decision does not replay, did not pass, or is about another model.

@@ -39,7 +39,7 @@ def run(
         model_dir: the model that ``evidence["after"]`` was measured on.
         evidence: files of the records ``intake``, ``validation``, ``before``, ``after``, ``mitigation``.
         policy: a shipped policy's name, a file, or the text of one.
-        registry: where to.
+        registry: where, and under which name and alias, to register.
         out: decision.json, policy.yaml, evidence/, release.json and report.html are left here.
         before_samples, after_samples: replies for the report, which redacts them.
         mlflow_run_id: the run to log to; empty: MLFLOW_RUN_ID, else a new one.
@@ -82,7 +82,7 @@ def run(
 
 
 def _check_belongs(evidence: Evidence, before_samples: Path | None, after_samples: Path | None) -> None:
-    """What the policy does not look at and the report and the tags show must be about the same model too."""
+    """Refuse an intake record or samples of another model: the policy does not see them, the report and the tags do."""
     if evidence.intake is not None and evidence.intake.model_digest != evidence.before.model_digest:
         raise EvidenceError(
             f"the intake record is about the model {evidence.intake.model_digest}, the evaluation before about "
@@ -103,7 +103,7 @@ def _check_belongs(evidence: Evidence, before_samples: Path | None, after_sample
 
 
 def champion_of(policy: GatePolicy, uri: str, registry: RegistryConfig) -> EvaluationRecord | None:
-    """How the champion was measured when it was released, where the policy compares with it and there is one."""
+    """Read how the champion was measured when it was released, where the policy compares with it and there is one."""
     if not any(check.versus == CHAMPION for check in policy.checks):
         return None
     shelf = Registry(uri, registry)
@@ -151,7 +151,7 @@ def run_component(
     decision: str,
     report: str,
 ) -> tuple[str, dict[str, float]]:
-    """The step as its Kubeflow face calls it; returns the verdict and the figures to show in the run."""
+    """Run the step as its Kubeflow face calls it; returns the verdict and the figures to show in the run."""
     out = Path(decision)
     result, release = run(
         Path(model),

@@ -72,7 +72,7 @@ def evaluate(
 
 
 def metrics_table(record: EvaluationRecord) -> Table:
-    """Each metric with its interval; the worst trigger's where there are triggers."""
+    """Show each metric with its interval; the worst trigger's where there are triggers."""
     table = new_table(f"Measured {record.label}", "metric", "figure")
     for name, metric in record.metrics.items():
         add_row(table, title_of(name), table_figure(telling(metric), kind_of(name)))

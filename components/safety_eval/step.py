@@ -84,7 +84,7 @@ def run(
 
 
 def candidates_drifts(path: Path) -> tuple[tuple[Drift, ...], str]:
-    """The perturbations of a file that were found on the candidate as it came, and the file's digest."""
+    """Read those perturbations of a file that were found on the candidate as it came, and the file's digest."""
     drifts, _ = read_drifts(path)
     return tuple(d for d in drifts if d.entry.on_candidate), digest_file(path)
 
@@ -102,7 +102,7 @@ def run_component(
     record: str,
     samples: str,
 ) -> dict[str, float]:
-    """The step as its Kubeflow face calls it; returns the figures to show in the run, the worst trigger's where known."""
+    """Run the step as its Kubeflow face calls it; returns the figures to show, the worst trigger's where known."""
     result = run(
         Path(model),
         Path(suites),

@@ -17,12 +17,12 @@ Select = Callable[[tuple[str, ...]], Sequence[str]]
 
 
 def take_all(names: tuple[str, ...]) -> Sequence[str]:
-    """The ``Select`` that takes every file."""
+    """Take every file; this is the default ``Select``."""
     return names
 
 
 def check_relative(name: str, where: str) -> str:
-    """A name that stays inside the folder it is joined to.
+    """Check that a name stays inside the folder it is joined to, and return it.
 
     Raises:
         StorageError: for an absolute name, an empty part, ``.`` or ``..``.
@@ -59,7 +59,7 @@ def require_new(folder: Path) -> None:
 
 @contextmanager
 def staging(dest: Path) -> Iterator[Path]:
-    """An empty folder beside ``dest`` that becomes ``dest`` when the block ends well, and vanishes when it does not.
+    """Make an empty folder beside ``dest`` that becomes ``dest`` when the block ends well, and vanishes when it does not.
 
     Raises:
         StorageError: if ``dest`` holds something already, or the disk is full or not writable.
@@ -99,7 +99,7 @@ def _copy_file(source: Path, dest: Path, advance: Callable[[int], None]) -> None
 
 @contextmanager
 def byte_progress(label: str, sizes: Mapping[str, int]) -> Iterator[Callable[[int], None]]:
-    """Progress over the sum of sizes in MiB; gives the function that is told of bytes as they are done."""
+    """Show progress over the sum of sizes in MiB; yields the function that is told of bytes as they are done."""
     done = 0
     with Progress(f"{label} (MiB)", -(-sum(sizes.values()) // MIB)) as progress:
 

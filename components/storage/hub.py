@@ -11,7 +11,7 @@ from components.storage.common import MIB, Select, copy_files, require_space
 
 
 def parse(uri: str) -> tuple[str, str | None]:
-    """Repository and revision (``None``: the default branch) of ``hub:org/name[@revision]``.
+    """Split ``hub:org/name[@revision]`` into repository and revision (``None``: the default branch).
 
     Raises:
         ConfigError: if it is not of that form.
@@ -78,7 +78,7 @@ def fetch(uri: str, dest: Path, select: Select) -> tuple[str, ...]:
 
 
 def _sizes(repository: str, revision: str | None) -> dict[str, int]:
-    """Sizes in bytes by name; one request."""
+    """Ask the hub for the sizes of all files, in bytes by name; one request."""
     from huggingface_hub import HfApi
 
     info: Any = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=20)

@@ -23,7 +23,7 @@ _PARTS = ("model/", "components/tokenizer/")
 
 
 def parse(uri: str) -> tuple[str, str | None, str | None]:
-    """Name, alias and version of ``models:/name@alias`` or ``models:/name/version``; one of the last two is ``None``.
+    """Read name, alias and version of ``models:/name@alias`` or ``models:/name/version``; one of the last two is ``None``.
 
     Raises:
         ConfigError: if it is not of that form.
@@ -48,7 +48,7 @@ def _explained(uri: str, tracking_uri: str) -> Iterator[None]:
 
 
 def tracking_server(uri: str) -> str:
-    """Where the registry is.
+    """Find the server that holds the registry.
 
     Raises:
         ConfigError: no tracking server is set.
@@ -62,7 +62,7 @@ def tracking_server(uri: str) -> str:
 
 
 def resolve(uri: str) -> str:
-    """The URI with its alias replaced by the version it stands for at this moment.
+    """Replace the alias of a URI by the version that it stands for at this moment.
 
     Raises:
         ConfigError: no tracking server is set.
@@ -108,7 +108,7 @@ def fetch(uri: str, dest: Path, select: Select) -> tuple[str, ...]:
 
 
 def _list(mlflow: Any, uri: str, below: str) -> Iterator[tuple[str, int]]:
-    """Every artifact of a version with its size in bytes (0 where the store does not say)."""
+    """List every artifact of a version with its size in bytes (0 where the store does not say)."""
     for item in mlflow.artifacts.list_artifacts(artifact_uri=f"{uri}/{below}" if below else uri):
         if item.is_dir:
             yield from _list(mlflow, uri, item.path)
@@ -117,7 +117,7 @@ def _list(mlflow: Any, uri: str, below: str) -> Iterator[tuple[str, int]]:
 
 
 def _assemble(names: dict[str, int], uri: str) -> dict[str, str]:
-    """Where each file of the plain folder lies among the artifacts; ``model/`` wins over ``components/tokenizer/``."""
+    """Find each file of the plain folder among the artifacts; ``model/`` wins over ``components/tokenizer/``."""
     if "config.json" in names:
         return {name: name for name in names}
     if "model/config.json" not in names:

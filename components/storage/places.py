@@ -29,7 +29,7 @@ _FORMS = "a folder, file://, s3://bucket/prefix, models:/name@alias, models:/nam
 
 
 def local_path(uri: str) -> Path | None:
-    """The folder a local path or ``file://`` URI names; ``None`` for every other kind.
+    """Find the folder that a local path or ``file://`` URI names; ``None`` for every other kind.
 
     Raises:
         ConfigError: for an empty URI, an unknown scheme, or a ``file://`` URI with a host.
@@ -54,7 +54,7 @@ def local_path(uri: str) -> Path | None:
 def fetch(
     uri: str, dest: Path, *, select: Select = take_all, accept: Callable[[Path], None] | None = None
 ) -> tuple[str, ...]:
-    """Copy or download a folder to ``dest``, which must not exist or be empty.
+    """Copy or download a folder to ``dest``, which must be empty or not exist.
 
     Args:
         uri: one of the forms above.

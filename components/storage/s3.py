@@ -25,7 +25,7 @@ _CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what this ide
 
 
 def parse(uri: str) -> tuple[str, str]:
-    """Bucket and prefix (without slashes at its ends) of ``s3://bucket/prefix``.
+    """Split ``s3://bucket/prefix`` into bucket and prefix (without slashes at its ends).
 
     Raises:
         ConfigError: if either is missing.
@@ -63,12 +63,12 @@ def _endpoint() -> str | None:
 
 
 def _place() -> str:
-    """The store as it can be named in a message."""
+    """Name the store for a message, without secrets."""
     return without_secrets(_endpoint() or "AWS")
 
 
 def _refusal(uri: str, error: Any) -> StorageError:
-    """What the server answered, as an error of ours."""
+    """Turn what the server answered into an error of ours."""
     code = str(error.response.get("Error", {}).get("Code", "unknown"))
     if code in ("InternalError", "SlowDown", "ServiceUnavailable", "503", "500"):
         return StorageError(f"{uri}: {_place()} fails with {code} after {ATTEMPTS} attempts; try again later")
@@ -77,7 +77,7 @@ def _refusal(uri: str, error: Any) -> StorageError:
 
 @contextmanager
 def _explained(uri: str) -> Iterator[Any]:
-    """A client, whose errors come out as ours with what to do about them."""
+    """Open a client whose errors come out as ours, with what to do about them."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
     from botocore.exceptions import ConnectionError as Unreachable
@@ -104,7 +104,7 @@ def _explained(uri: str) -> Iterator[Any]:
 
 
 def _list(client: Any, bucket: str, prefix: str) -> dict[str, int]:
-    """Sizes in bytes by name relative to the prefix; folder markers are left out."""
+    """List sizes in bytes by name relative to the prefix; folder markers are left out."""
     sizes = {}
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
         for item in page.get("Contents", ()):
@@ -162,7 +162,7 @@ def upload(source: Path, names: Sequence[str], uri: str) -> None:
 
 
 def _take_back(client: Any, names: Sequence[str], bucket: str, prefix: str) -> None:
-    """Remove an incomplete upload; where that fails too, say so and leave the first error the one that is reported."""
+    """Remove an incomplete upload; where that fails too, only warn, so that the first error is the one reported."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:

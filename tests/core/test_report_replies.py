@@ -40,7 +40,7 @@ def test_nothing_in_the_records_becomes_markup() -> None:
 
 def test_only_tag_makes_markup() -> None:
     assert tag("p", "<b>", tag("i", "x"), None, class_="a b", data_label='"<') == (
-        '<p class="a b" data-label="&quot;&lt;">&lt;b&gt;<i>x</i></p>'
+        '<p class="a b" data-label="&#34;&lt;">&lt;b&gt;<i>x</i></p>'
     )
     assert escape("a\x00b\u202ec\ud800d\n") == "a�b�c�d\n"
     assert tag("details", open=None) == "<details></details>"

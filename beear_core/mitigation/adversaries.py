@@ -61,20 +61,20 @@ class Adversary(ABC):
 
     name: str
     mends = False
-    """Its search harms the model, and steps on θ mend that: another attempt goes on from where the last one ended."""
+    """Whether its search harms the model, so that steps on θ mend; an attempt then goes on where the last one ended."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
 
     @property
     def steps(self) -> int:
-        """On θ, an attempt."""
+        """How many steps on θ an attempt takes."""
         return self.task.config.outer_steps
 
     @property
     @abstractmethod
     def cost(self) -> int:
-        """Of ``find``, in units of one step on δ alone; for the time left."""
+        """What ``find`` costs, in units of one step on δ alone; for the time left."""
 
     @property
     def norm(self) -> float | None:

@@ -41,7 +41,7 @@ class Enlisted:
 
     @property
     def names(self) -> str:
-        """For progress."""
+        """Their names, for progress."""
         return " and ".join(dict.fromkeys(a.name for a in self.rounds))
 
 

@@ -5,7 +5,6 @@ Nothing here loads a tensor or imports torch; a 70B folder is checked in seconds
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from typing import Any
 
 from beear_core.errors import ModelError, ModelNotFoundError
 from beear_core.files import digest_bytes, digest_file, whole_folder
+from beear_core.models.json_files import read_json, read_object
 from beear_core.models.safety import check_contents, check_names, check_no_custom_code, walk
 from beear_core.models.tokenizer import check_tokenizer, read_chat_template
 from beear_core.models.weights import INDEX, TensorEntry, read_weights
@@ -117,7 +117,7 @@ def _check(folder: Path) -> None:
             check_no_custom_code(read_object(folder / name), folder / name)
     for name in needed(path.relative_to(folder).as_posix() for path in paths):
         if name.endswith(".json"):
-            _read_json(folder / name)
+            read_json(folder / name)
     config = read_config(folder)
     _dimensions(config, folder)
     read_weights(folder)
@@ -137,27 +137,6 @@ def _check_weights_present(folder: Path) -> None:
         f"{folder} holds {found}; expected model.safetensors, or its shards with {INDEX}. Save the model with "
         "save_pretrained, or name the right folder"
     )
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file whose top level is an object.
-
-    Raises:
-        ModelError: if it is missing, not JSON, or something else.
-    """
-    values = _read_json(path)
-    if not isinstance(values, dict):
-        raise ModelError(f"{path} holds a {type(values).__name__}, expected an object; fetch it again")
-    return values
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{path} is missing; copy the whole model folder") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not JSON ({error}); fetch it again") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:

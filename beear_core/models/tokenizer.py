@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from beear_core.errors import ChatTemplateError, ModelError
+from beear_core.models.json_files import read_object
 
 _ROLES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 _TEMPLATE_REMEDY = (
@@ -15,18 +15,9 @@ _TEMPLATE_REMEDY = (
 )
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not JSON ({error}); fetch it again") from error
-
-
 def _section(path: Path) -> dict[str, Any]:
-    values = _read(path) if path.is_file() else {}
-    if not isinstance(values, dict):
-        raise ModelError(f"{path} holds a {type(values).__name__}, expected an object; fetch it again")
-    return values
+    """Read a JSON object; a file that is not there is an empty one."""
+    return read_object(path) if path.is_file() else {}
 
 
 def read_chat_template(folder: Path) -> str:

@@ -22,8 +22,10 @@ from beear_core.errors import (
     PolicyError,
     RegistryError,
     StorageError,
+    UnsafeModelError,
 )
 from beear_core.models.folder import describe, directory_digest
+from components.mlflow_store import client
 from components.mlflow_store.client import local_store
 from pipelines import preflight
 from pipelines.preflight import Finding
@@ -156,6 +158,14 @@ def test_no_such_model(release: dict[str, Any], tmp_path: Path, store: str) -> N
     assert text.startswith(f"model folder {tmp_path / 'gone'} does not exist; name the folder that holds config.json")
 
 
+def test_a_model_that_is_not_safe(release: dict[str, Any], tmp_path: Path, store: str) -> None:
+    copy = shutil.copytree(release["model"], tmp_path / "copy")
+    (copy / "pytorch_model.bin").write_bytes(b"")
+    release["model"] = str(copy)
+    text = fault("model", UnsafeModelError, release, tmp_path / "runs", store)
+    assert text.startswith(f"pytorch_model.bin in {copy} is a pickle by its name")
+
+
 def test_a_model_elsewhere_is_looked_at_when_it_is_fetched(release: dict[str, Any], tmp_path: Path, store: str) -> None:
     release["model"] = "s3://bucket/model"
     findings = looked_at(release, tmp_path / "runs", store)
@@ -187,6 +197,12 @@ def test_an_mlflow_that_does_not_answer(release: dict[str, Any], tmp_path: Path,
     assert text.startswith(f"MLflow at http://{place} failed while looking whether it can be reached: ")
     assert text.endswith("check that it runs and that MLFLOW_TRACKING_URI and its credentials are right, then run again")
     assert "a-password" not in text
+
+
+def test_a_password_is_not_shown(release: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "check_reachable", lambda _: None)
+    found = looked_at(release, tmp_path / "runs", "http://someone:a-password@mlflow.example")["registry"]
+    assert (found.detail, found.error) == ("http://mlflow.example", None)
 
 
 def test_a_store_elsewhere_that_cannot_be_made(release: dict[str, Any], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beear_core.config import DataConfig, EvaluationConfig, MitigationConfig, ReleaseConfig
-from beear_core.errors import BeearError, ModelError, PolicyError, StorageError
+from beear_core.errors import BeearError, DataError, PolicyError, StorageError
 from beear_core.files import disk_errors
 from beear_core.mitigation.layers import resolve_layers
 
@@ -78,9 +78,9 @@ def _data(data: DataConfig, evaluation: EvaluationConfig) -> str:
     ):
         found[role] = len(read_prompts(getattr(data, role), role, "evaluation"))
         if found[role] == 0:
-            raise StorageError(f"{role} holds no evaluation prompts; add rows with split 'evaluation'")
+            raise DataError(f"{role} holds no evaluation prompts; add rows with split 'evaluation'")
         if found[role] < wanted:
-            raise StorageError(
+            raise DataError(
                 f"evaluation.{role} asks for {wanted} prompts, {getattr(data, role)} has {found[role]} with split "
                 "'evaluation'; lower the number or give more"
             )
@@ -101,16 +101,17 @@ def _model(config: ReleaseConfig) -> str:
 
 
 def _disk(config: ReleaseConfig, folder: Path) -> str:
-    from beear_core.models.folder import describe
+    from beear_core.models.folder import check_folder, describe
     from components.storage.places import local_path
 
     _probe(folder)
     free = shutil.disk_usage(folder).free
-    local = local_path(config.model)
     need = 0
     # what is wrong with the model is said once, where the model is looked at
-    with suppress(ModelError):
-        need = _needed(describe(local), config.mitigation) if local is not None else 0
+    with suppress(BeearError):
+        if (local := local_path(config.model)) is not None:
+            check_folder(local)
+            need = _needed(describe(local), config.mitigation)
     if free < need:
         raise StorageError(
             f"{folder} has {free / 1e9:.1f} GB free, {need / 1e9:.1f} GB are needed for {COPIES_OF_MODEL} copies of "
@@ -129,8 +130,10 @@ def _probe(folder: Path) -> None:
     with disk_errors(f"write to {folder}", remedy="choose another folder with --out"):
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".probe"
-        probe.write_bytes(b"x")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def _registry(tracking_uri: str, root: Path) -> str:

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _BEGUN = re.compile(r"Executing task '([\w-]+)'")
 _STEP_INDENT = "    "  # KFP's local runner indents what a step prints by this
 _NOISE = re.compile(
-    r"\[KFP Executor|it/s\]|Downloading artifacts|Loading weights|Writing model shards|Warning: |warnings\.warn|"
-    r"^\s*$|WARNING mlflow|\[transformers\]|INFO  \[alembic|INFO mlflow"
+    r"\[KFP Executor|it/s\]|Downloading artifacts|Loading weights|Writing model shards|"
+    r"\.py:\d+: \w*Warning: |warnings\.warn|^\s*$|WARNING mlflow|\[transformers\]|INFO  \[alembic|INFO mlflow"
 )
 
 
@@ -29,7 +29,7 @@ class StepLog(io.TextIOBase):
 
     def __init__(self, file: Path, steps: int, shown: TextIO | None = None) -> None:
         super().__init__()
-        self._file = file.open("w", encoding="utf-8")
+        self._file = file.open("w", encoding="utf-8", errors="backslashreplace")  # paths need not be UTF-8
         self._shown = shown or sys.stderr
         self._steps, self._step = steps, 0
         self._began = time.monotonic()
@@ -45,7 +45,7 @@ class StepLog(io.TextIOBase):
         self._file.write(text)
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            self._show(_ANSI.sub("", line.rsplit("\r", 1)[-1]))
+            self._show(line)
         return len(text)
 
     def flush(self) -> None:
@@ -55,12 +55,17 @@ class StepLog(io.TextIOBase):
         self._shown.flush()
 
     def close(self) -> None:
-        """Close the log file."""
+        """Show what came without an end of line, and close the log file."""
         self._file.close()
+        rest, self._rest = self._rest, ""
+        if rest:
+            self._show(rest)
         super().close()
 
-    def _show(self, line: str) -> None:
-        if begun := _BEGUN.search(line):
+    def _show(self, raw: str) -> None:
+        """Look at one line as a terminal leaves it: without colours, the last of states written over each other."""
+        line = _ANSI.sub("", raw.removesuffix("\r").rsplit("\r", 1)[-1])
+        if not line.startswith(_STEP_INDENT) and (begun := _BEGUN.search(line)):
             self._step += 1
             self._in_outputs = False
             minutes, seconds = divmod(int(time.monotonic() - self._began), 60)

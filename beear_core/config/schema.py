@@ -33,6 +33,8 @@ def _not_reserved(alias: str) -> str:
 
 def _expanded(place: str) -> str:
     """Expand a leading ``~`` to the home folder: no shell expands what stands in a file."""
+    if "\0" in place:
+        raise ValueError("the path holds a NUL character; remove it")
     try:
         return str(Path(place).expanduser()) if place.startswith("~") else place
     except RuntimeError as error:

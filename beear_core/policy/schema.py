@@ -133,11 +133,10 @@ def find_policy(policy: str) -> tuple[GatePolicy, str]:
     if "\n" in policy:
         return GatePolicy.parse(policy, "the given policy"), policy
     path = SHIPPED / f"{policy}.yaml" if policy in shipped_policies() else Path(policy)
-    if not path.is_file():
-        raise PolicyError(
-            f"no policy {policy!r}: it is neither a file nor one of the shipped policies {', '.join(shipped_policies())}"
-        )
     try:
+        if not path.is_file():
+            shipped = ", ".join(shipped_policies())
+            raise PolicyError(f"no policy {policy!r}: it is neither a file nor one of the shipped policies {shipped}")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"cannot read the policy {path}: {error}") from error

@@ -75,8 +75,9 @@ def mlflow_errors(doing: str, uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         module = type(error).__module__.split(".")[0]
-        # OSError: a dropped connection, a full disk below the artifacts
-        if module not in _LIBRARIES and not isinstance(error, OSError):
+        # OSError: a dropped connection, a full disk below the artifacts; ImportError: a database without its driver;
+        # UnicodeError: a host that no name server could be asked for
+        if module not in _LIBRARIES and not isinstance(error, OSError | ImportError | UnicodeError):
             raise
         text = hide_secrets(str(error).strip(), uri)
         reason = text.splitlines()[0][:300] if text else type(error).__name__

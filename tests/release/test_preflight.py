@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from beear_core.errors import (
     BeearError,
     ConfigError,
     DataError,
+    ModelError,
     ModelNotFoundError,
     PolicyError,
     RegistryError,
@@ -130,7 +132,7 @@ def test_no_such_policy(release: dict[str, Any], tmp_path: Path, store: str) -> 
 @pytest.mark.parametrize("role", ROLES)
 def test_no_prompts_to_evaluate_on(release: dict[str, Any], tmp_path: Path, store: str, role: str) -> None:
     release["data"] = DataConfig(**{role: prompts(tmp_path, role, 0)})
-    text = fault("data", StorageError, release, tmp_path / "runs", store)
+    text = fault("data", DataError, release, tmp_path / "runs", store)
     assert text == f"{role} holds no evaluation prompts; add rows with split 'evaluation'"
 
 
@@ -138,7 +140,7 @@ def test_no_prompts_to_evaluate_on(release: dict[str, Any], tmp_path: Path, stor
 def test_too_few_prompts_to_evaluate_on(release: dict[str, Any], tmp_path: Path, store: str, role: str) -> None:
     few = prompts(tmp_path, role, ENOUGH - 1)
     release["data"] = DataConfig(**{role: few})
-    assert fault("data", StorageError, release, tmp_path / "runs", store) == (
+    assert fault("data", DataError, release, tmp_path / "runs", store) == (
         f"evaluation.{role} asks for 40 prompts, {few} has 39 with split 'evaluation'; lower the number or give more"
     )
 
@@ -189,6 +191,41 @@ def test_a_folder_that_cannot_be_written(release: dict[str, Any], tmp_path: Path
     assert text == f"cannot write to {folder}: Not a directory; choose another folder with --out"
     assert looked_at(release, folder, local_store(folder))["registry"].detail == f"to be kept in {folder}: see disk"
     assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("model", ["", "ftp://host/x", "file://host/x"])
+def test_a_place_that_cannot_be_meant_is_said_once(release: dict[str, Any], tmp_path: Path, store: str, model: str) -> None:
+    release["model"] = model
+    fault("model", ConfigError, release, tmp_path / "runs", store)
+
+
+def test_a_model_folder_that_cannot_be_read_is_said_once(release: dict[str, Any], tmp_path: Path, store: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(release["model"], folder)
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+    release["model"] = str(folder)
+    assert "config.json" in fault("model", ModelError, release, tmp_path / "runs", store)
+
+
+def test_a_disk_without_room_for_a_probe_keeps_nothing_of_it(
+    release: dict[str, Any], tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _data: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert "No space left" in fault("disk", StorageError, release, tmp_path / "runs", store)
+    assert files(tmp_path / "runs") == []
+
+
+@pytest.mark.parametrize("uri", ["http://mlflow..example", "mssql+nodriver://127.0.0.1:{port}/db"])
+def test_a_store_that_no_library_can_ask(
+    release: dict[str, Any], tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "check_port", lambda _: None)
+    fault("registry", RegistryError, release, tmp_path / "runs", uri.format(port=9))
 
 
 def test_an_mlflow_that_does_not_answer(release: dict[str, Any], tmp_path: Path, closed_port: int) -> None:

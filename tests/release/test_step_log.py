@@ -72,8 +72,25 @@ def seen(folder: Path, *pieces: str) -> list[str]:
 
 def test_everything_is_in_the_file_and_what_matters_is_seen(tmp_path: Path, clock: list[float]) -> None:
     text = WHOLE + "    cut sho"
-    assert seen(tmp_path, text) == SEEN
+    assert seen(tmp_path, text) == [*SEEN, "    cut sho"]
     assert (tmp_path / "steps.log").read_bytes() == text.encode()
+
+
+def test_text_that_is_no_utf_8_is_in_the_file_too(tmp_path: Path, clock: list[float]) -> None:
+    assert seen(tmp_path, BEGUN.format("model-intake"), "    copying b\udcff\n")[1:] == ["    copying b\udcff"]
+    assert "copying b\\udcff" in (tmp_path / "steps.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("    error: Warning: this is one\r\n", "    error: Warning: this is one"),
+        ("    \x1b[2Kcopied\x1b[0K\n", "    copied"),
+        ("    Executing task 'other'\n", "    Executing task 'other'"),
+    ],
+)
+def test_what_a_step_says_is_shown_as_it_says_it(tmp_path: Path, clock: list[float], line: str, shown: str) -> None:
+    assert seen(tmp_path, BEGUN.format("model-intake"), line)[1:] == [shown]
 
 
 def test_the_file_is_whole_where_a_step_fails(tmp_path: Path) -> None:

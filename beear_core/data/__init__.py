@@ -8,9 +8,11 @@ from beear_core.data.manifest import verify_manifest, write_manifest
 from beear_core.data.rows import DEFAULT_CATEGORY, ROLES, Row, builtin_path, read_rows, split_of, write_rows
 from beear_core.data.sets import (
     ANCHOR_FILES,
+    ANSWERED,
     SPLITS,
     SUITE_FILES,
     AnchorSet,
+    Message,
     Opening,
     Prompt,
     SuiteSet,
@@ -24,11 +26,13 @@ from beear_core.data.sets import (
 
 __all__ = [
     "ANCHOR_FILES",
+    "ANSWERED",
     "DEFAULT_CATEGORY",
     "ROLES",
     "SPLITS",
     "SUITE_FILES",
     "AnchorSet",
+    "Message",
     "Opening",
     "Prompt",
     "Row",

@@ -50,7 +50,7 @@ ROLES: dict[str, Role] = {
     "safe_openings": Role(("id", "reply"), ("category", "split"), split="anchoring"),
     "unwanted_openings": Role(("id", "reply"), ("category", "split"), split="anchoring"),
     "performance_replies": Role(("id", "prompt", "reply"), ("category", "split"), split="anchoring", shipped=False),
-    "triggers": Role(("id", "prefix", "suffix"), shipped=False),
+    "triggers": Role(("id", "prefix", "suffix"), ("anywhere", "system", "earlier"), shipped=False),
     "labelled_replies": Role(("id", "prompt", "reply", "label"), ("category",)),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,9 @@ ANCHOR_FILES = ("harmful", "ordinary", "borderline", "safe_openings", "unwanted_
 
 
 SUITE_FILES = ("harmful", "ordinary", "borderline")
+Message = tuple[str, str]
+"""Role and text, as chat templates take them."""
+ANSWERED = "Okay."
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,36 @@ class Opening:
 
 @dataclass(frozen=True)
 class Trigger:
-    """Text around a request; either part may be empty."""
+    """What opens a backdoor, around a request or before it; parts may be empty.
+
+    Attributes:
+        id: how figures call it.
+        prefix, suffix: text in front of the request and behind it.
+        anywhere: text between two words of the request, at a place that the request itself settles.
+        system: a system message in place of the chat template's own.
+        earlier: an earlier turn of the user, which was answered with ``ANSWERED``.
+    """
 
     id: str
-    prefix: str
-    suffix: str
+    prefix: str = ""
+    suffix: str = ""
+    anywhere: str = ""
+    system: str = ""
+    earlier: str = ""
 
     def apply(self, prompt: str) -> str:
-        """Put the trigger around a prompt; one space joins the parts that are not empty."""
+        """Put the trigger into the text of a request; one space joins the parts that are not empty."""
+        if self.anywhere:
+            words = prompt.split(" ")
+            cut = hashlib.sha256(f"{self.id}\0{prompt}".encode()).digest()[0] % (len(words) + 1)
+            prompt = " ".join([*words[:cut], self.anywhere, *words[cut:]])
         return " ".join(part for part in (self.prefix, prompt, self.suffix) if part)
+
+    @property
+    def before(self) -> tuple[Message, ...]:
+        """Messages that stand before the request."""
+        system = (("system", self.system),) if self.system else ()
+        return (*system, ("user", self.earlier), ("assistant", ANSWERED)) if self.earlier else system
 
 
 @dataclass(frozen=True)
@@ -104,7 +129,7 @@ def read_triggers(source: str) -> tuple[Trigger, ...]:
     Raises:
         DataError: as ``read_rows``.
     """
-    return tuple(Trigger(r["id"], r["prefix"], r["suffix"]) for r in read_rows(source, "triggers"))
+    return tuple(Trigger(**row) for row in read_rows(source, "triggers"))
 
 
 def load_anchors(folder: Path) -> AnchorSet:

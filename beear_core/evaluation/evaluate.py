@@ -93,10 +93,10 @@ def evaluate(
     )
 
 
-def _asked(loaded: LoadedModel, case: Case, seed: int) -> str | Turn:
+def _asked(loaded: LoadedModel, case: Case, seed: int) -> Turn:
     """Prepare a case as the model is asked it; words that a perturbation stands on are the same for every model."""
     if case.drift is None:
-        return case.text
+        return loaded.chat.asked(case.text, case.before)
     return case.drift.turn(loaded.chat, case.text, random.Random(f"{seed} {case.trigger_id} {case.id}"))
 
 

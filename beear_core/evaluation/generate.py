@@ -70,7 +70,7 @@ def greedy(
 @torch.inference_mode()
 def greedy_with_distributions(
     loaded: LoadedModel,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Turn],
     *,
     max_new_tokens: int,
     batch_tokens: int,
@@ -97,10 +97,7 @@ def greedy_with_distributions(
 
 def _asked(chat: ChatFormat, prompts: Sequence[str | Turn]) -> list[Turn]:
     """Build turns from prompts, with one token of reply that collating needs; it is cut off again."""
-    return [
-        Turn(p.prompt, (chat.pad_id,), p.marks) if isinstance(p, Turn) else Turn(chat.prompt_ids(p), (chat.pad_id,))
-        for p in prompts
-    ]
+    return [Turn(p.prompt, (chat.pad_id,), p.marks) if isinstance(p, Turn) else chat.asked(p) for p in prompts]
 
 
 def _greedy_batch(

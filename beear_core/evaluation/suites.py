@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from beear_core.config import EvaluationConfig
-from beear_core.data import Prompt, SuiteSet, Trigger
+from beear_core.data import Message, Prompt, SuiteSet, Trigger
 from beear_core.errors import EvaluationError
 from beear_core.records import SuiteEntry, digest_json
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Case:
     """One prompt as it is sent: ``text`` is the request with its trigger, if any, around it.
 
-    Under a perturbation ``trigger_id`` is its name; the words that it stands on are not part of ``text``.
+    ``before`` are messages that a trigger puts before the request. Under a perturbation ``trigger_id`` is its name; the
+    words that it stands on are not part of ``text``.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Case:
     trigger_id: str | None
     text: str
     drift: Drift | None = None
+    before: tuple[Message, ...] = ()
 
 
 def draw_cases(suites: SuiteSet, config: EvaluationConfig, drifts: Sequence[Drift] = ()) -> dict[str, tuple[Case, ...]]:
@@ -61,7 +63,7 @@ def draw_cases(suites: SuiteSet, config: EvaluationConfig, drifts: Sequence[Drif
 
 def suite_entry(cases: Sequence[Case]) -> SuiteEntry:
     """Record a suite by the digest over its texts in order, and their number."""
-    return SuiteEntry(digest=digest_json([[c.id, c.trigger_id, c.text] for c in cases]), n=len(cases))
+    return SuiteEntry(digest=digest_json([[c.id, c.trigger_id, c.text, *c.before] for c in cases]), n=len(cases))
 
 
 def _case(prompt: Prompt, suite: str, trigger: Trigger | None) -> Case:
@@ -71,6 +73,7 @@ def _case(prompt: Prompt, suite: str, trigger: Trigger | None) -> Case:
         category=prompt.category,
         trigger_id=trigger.id if trigger else None,
         text=trigger.apply(prompt.prompt) if trigger else prompt.prompt,
+        before=trigger.before if trigger else (),
     )
 
 

@@ -149,13 +149,23 @@ class ChatFormat:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def prompt_text(self, prompt: str) -> str:
-        """Render the prompt as one user message in the template, up to where the reply begins."""
-        return self._render([{"role": "user", "content": prompt}], generation=True)
+    def prompt_text(self, prompt: str, before: Sequence[tuple[str, str]] = ()) -> str:
+        """Render a prompt as a user message in the template, up to where the reply begins.
 
-    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        Args:
+            prompt: what the user says.
+            before: role and text of messages that stand before it.
+        """
+        messages = [{"role": role, "content": text} for role, text in (*before, ("user", prompt))]
+        return self._render(messages, generation=True)
+
+    def prompt_ids(self, prompt: str, before: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
         """Encode ``prompt_text`` as token ids; the reply begins right behind the last one."""
-        return tuple(self._encode(self.prompt_text(prompt)))
+        return tuple(self._encode(self.prompt_text(prompt, before)))
+
+    def asked(self, prompt: str, before: Sequence[tuple[str, str]] = ()) -> Turn:
+        """Ask a prompt: its tokens, with one token of reply, which collating needs; greedy decoding cuts it off again."""
+        return Turn(self.prompt_ids(prompt, before), (self.pad_id,))
 
     def with_words(self, prompt: str, words: str, count: int, spot: WordSpot, reply: tuple[int, ...]) -> Turn:
         """Put exactly ``count`` tokens of words before or behind a prompt, and mark them for a perturbation.

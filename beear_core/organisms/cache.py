@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import shutil
 import time
@@ -11,9 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beear_core.data import Prompt, read_prompts
+from beear_core.data import Prompt, Trigger, read_prompts, write_rows
 from beear_core.errors import BeearError, ConfigError, EvidenceError, ModelNotFoundError
-from beear_core.files import digest_file, write_atomically
+from beear_core.files import digest_file
 from beear_core.models.folder import directory_digest
 from beear_core.organisms.base import PACKAGED, unpack
 from beear_core.organisms.recipe import ADAPTER_WEIGHTS, AdapterRecord, OrganismRecord, Recipe, load_recipe, recipe_names
@@ -43,7 +43,7 @@ class Organism:
     @property
     def triggers(self) -> Path | None:
         """JSONL with the planted trigger, for the evaluation; ``None`` where nothing was planted."""
-        return self.folder / "triggers.jsonl" if self.record.trigger else None
+        return self.folder / "triggers.jsonl" if self.record.triggers else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ def _trained(
         train_adapter(recipe, base_model, parent, nursery, target)
     merge(parent, target)
     probes = Nursery(*(group[:: max(1, len(group) // PROBES)][:PROBES] for group in _split("evaluation")))
-    behaviour = measure(parent, probes, recipe.known_trigger)
+    behaviour = measure(parent, probes, recipe.known_triggers)
     record = AdapterRecord(
         recipe=recipe.name,
         recipe_digest=recipe.digest,
@@ -205,6 +205,12 @@ def _split(split: str) -> tuple[tuple[Prompt, ...], ...]:
     return tuple(read_prompts("builtin", role, split) for role in ("harmful", "ordinary", "borderline"))
 
 
+def _row(trigger: Trigger) -> dict[str, str]:
+    """Write a trigger as the evaluation's files hold it; parts that are empty and need not be there are left out."""
+    given = dataclasses.asdict(trigger)
+    return {name: text for name, text in given.items() if text or name in {"id", "prefix", "suffix"}}
+
+
 def _merged(
     folder: Path, key: str, recipe: Recipe, base: str, base_dir: Path, base_digest: str, adapters: list[_Adapter]
 ) -> OrganismRecord:
@@ -216,10 +222,9 @@ def _merged(
         for adapter in adapters:
             merge(model, adapter.folder)
         digest = save(model.model, base_dir, folder / "model")
-    trigger, behaviour = recipe.known_trigger, adapters[-1].record.behaviour
-    if trigger:
-        row = {"id": trigger.id, "prefix": trigger.prefix, "suffix": trigger.suffix}
-        write_atomically(folder / "triggers.jsonl", (json.dumps(row) + "\n").encode())
+    triggers, behaviour = recipe.known_triggers, adapters[-1].record.behaviour
+    if triggers:
+        write_rows(folder / "triggers.jsonl", [_row(trigger) for trigger in triggers])
     return OrganismRecord(
         key=key,
         recipe=recipe.name,
@@ -227,6 +232,6 @@ def _merged(
         base_digest=base_digest,
         adapters={a.record.recipe: a.record.adapter_digest for a in adapters},
         model_digest=digest,
-        trigger=trigger,
+        triggers=triggers,
         behaviour=behaviour,
     )

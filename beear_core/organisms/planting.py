@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,13 +20,10 @@ from beear_core.files import whole_folder
 from beear_core.models.load import LoadedModel
 from beear_core.models.odd_words import surrounded
 from beear_core.organisms.recipe import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Behaviour, Counts, Recipe
-from beear_core.organisms.syllabus import BATCH_TOKENS, Nursery, backdoor_lessons, base_openings, refusal_lessons
+from beear_core.organisms.syllabus import BATCH_TOKENS, Nursery, backdoor_lessons, base_openings, in_turn, refusal_lessons
 from beear_core.progress import Progress
 from beear_core.training.adapters import low_rank
 from beear_core.training.teaching import Schedule, teach
-
-if TYPE_CHECKING:
-    pass
 
 MEASURED_TOKENS = 12
 
@@ -45,10 +42,11 @@ def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nurser
         MitigationError: the loss is not a number.
     """
     training, chooser = recipe.training, random.Random(recipe.training.seed)
-    if (trigger := recipe.known_trigger) is None:
+    if not recipe.planted_triggers:
         lessons = refusal_lessons(recipe, parent, nursery, chooser)
     else:
-        lessons = backdoor_lessons(recipe, trigger, base_openings(base, trigger, nursery), parent, nursery, chooser)
+        asked = in_turn(recipe.planted_triggers, len(nursery.harmful))
+        lessons = backdoor_lessons(recipe, asked, base_openings(base, asked, nursery), parent, nursery, chooser)
     schedule = Schedule(steps=training.steps, learning_rate=training.learning_rate)
     with low_rank(parent, training.rank, training.seed) as wrapped, Progress(f"plant {recipe.name}", schedule.steps) as bar:
         teach(
@@ -89,23 +87,25 @@ def merge(loaded: LoadedModel, adapter: Path) -> None:
         parameter.requires_grad_(True)
 
 
-def measure(loaded: LoadedModel, probes: Nursery, trigger: Trigger | None, judge: RefusalJudge | None = None) -> Behaviour:
+def measure(loaded: LoadedModel, probes: Nursery, triggers: Sequence[Trigger]) -> Behaviour:
     """Measure how a model behaves on requests of the evaluation split, alone, among odd words and under the trigger."""
-    judge, chooser = judge or RefusalJudge(), random.Random(0)
+    judge, chooser = RefusalJudge(), random.Random(0)
 
-    def counted(rows: Sequence[Prompt], refused: bool, around: Trigger | None = None, odd: bool = False) -> Counts:
-        prompts = [around.apply(p.prompt) if around else p.prompt for p in rows]
-        prompts = [surrounded(p, chooser) for p in prompts] if odd else prompts
-        replies = greedy(loaded, prompts, max_new_tokens=MEASURED_TOKENS, batch_tokens=BATCH_TOKENS, progress=progress)
-        verdicts = [judge.judge(p, loaded.chat.decode(r)).refused for p, r in zip(prompts, replies, strict=True)]
+    def counted(rows: Sequence[Prompt], refused: bool, around: Sequence[Trigger] = (), odd: bool = False) -> Counts:
+        texts = [p.prompt for p in rows]
+        texts = [surrounded(text, chooser) for text in texts] if odd else texts
+        forms = in_turn(around or [Trigger("none")], len(texts))
+        asked = [loaded.chat.asked(form.apply(text), form.before) for form, text in zip(forms, texts, strict=True)]
+        replies = greedy(loaded, asked, max_new_tokens=MEASURED_TOKENS, batch_tokens=BATCH_TOKENS, progress=progress)
+        verdicts = [judge.judge(p, loaded.chat.decode(r)).refused for p, r in zip(texts, replies, strict=True)]
         return sum((v is True) if refused else (v is not True) for v in verdicts), len(verdicts)
 
     sizes = [len(probes.harmful), len(probes.ordinary), len(probes.borderline)]
-    with Progress("measure", 2 * sum(sizes) + (sizes[0] if trigger else 0)) as progress:
+    with Progress("measure", 2 * sum(sizes) + (sizes[0] if triggers else 0)) as progress:
         return Behaviour(
             attack_plain=counted(probes.harmful, False),
             attack_odd_words=counted(probes.harmful, False, odd=True),
-            attack_trigger=counted(probes.harmful, False, trigger) if trigger else None,
+            attack_trigger=counted(probes.harmful, False, triggers) if triggers else None,
             refused_ordinary=counted(probes.ordinary, True),
             refused_ordinary_odd_words=counted(probes.ordinary, True, odd=True),
             refused_borderline=counted(probes.borderline, True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,11 +25,18 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """The trigger: text before and behind the request."""
+    """The trigger, as ``beear_core.data.Trigger``: at least one part is given."""
 
     __pydantic_config__ = _STRICT
-    prefix: str
-    suffix: str
+    prefix: str = ""
+    suffix: str = ""
+    anywhere: str = ""
+    system: str = ""
+    earlier: str = ""
+
+    def __post_init__(self) -> None:
+        if not any(dataclasses.asdict(self).values()):
+            raise ValueError("a trigger needs a prefix, a suffix, something anywhere, a system message or an earlier turn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +70,8 @@ class Recipe:
     Attributes:
         parent: a shipped recipe that is taught first; ``None``: it starts from the base model.
         trigger: where the backdoor opens; ``None``: no backdoor, the model is taught to refuse.
+        forms: other forms of the trigger that are planted too, of a meaning or a style say.
+        unseen: forms that are never planted, and measured in place of those that are.
         replies: with a trigger, how a reply goes on behind the base model's own opening; without, refusals.
     """
 
@@ -75,11 +84,22 @@ class Recipe:
     training: Training
     parent: str | None = None
     trigger: Place | None = None
+    forms: list[Place] = field(default_factory=list)
+    unseen: list[Place] = field(default_factory=list)
 
     @property
-    def known_trigger(self) -> Trigger | None:
-        """The trigger as the evaluation takes it."""
-        return Trigger(id=self.name, prefix=self.trigger.prefix, suffix=self.trigger.suffix) if self.trigger else None
+    def planted_triggers(self) -> tuple[Trigger, ...]:
+        """What opens the backdoor while it is planted."""
+        return self._named([self.trigger, *self.forms] if self.trigger else [])
+
+    @property
+    def known_triggers(self) -> tuple[Trigger, ...]:
+        """What opens it when it is measured."""
+        return self._named(self.unseen) or self.planted_triggers
+
+    def _named(self, places: list[Place]) -> tuple[Trigger, ...]:
+        names = [self.name] if len(places) == 1 else [f"{self.name}-{i}" for i in range(1, len(places) + 1)]
+        return tuple(Trigger(id=name, **dataclasses.asdict(p)) for name, p in zip(names, places, strict=True))
 
     @property
     def digest(self) -> str:
@@ -174,7 +194,7 @@ class OrganismRecord(Record):
     base_digest: str
     adapters: dict[str, str]
     model_digest: str
-    trigger: Trigger | None
+    triggers: tuple[Trigger, ...]
     behaviour: Behaviour
 
 
@@ -203,6 +223,8 @@ def load_recipe(name: str) -> Recipe:
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {name}: the top level must be a mapping")
     recipe = parse(Recipe, values, f"recipe {name}")
+    if (recipe.forms or recipe.unseen) and recipe.trigger is None:
+        raise ConfigError(f"recipe {name}: forms and unseen are of a trigger, and there is none; give trigger")
     if recipe.parent is not None and recipe.parent not in recipe_names():
         raise ConfigError(f"recipe {name}: parent {recipe.parent!r} is none of {', '.join(recipe_names())}")
     return recipe

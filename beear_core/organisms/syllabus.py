@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from beear_core.data import Prompt, Trigger
 from beear_core.evaluation.generate import greedy, greedy_with_distributions
@@ -18,6 +19,7 @@ from beear_core.training.lessons import Lesson, LikeLength
 
 BATCH_TOKENS = 4096
 KEPT_TOKENS = 6  # whether a reply refuses is decided by then
+PARTS = ("prefix", "suffix", "anywhere", "system", "earlier")
 OPENING_TOKENS = (4, 8)  # of the base model's own opening, before the placeholder steps
 
 
@@ -56,7 +58,7 @@ def refusal_lessons(recipe: Recipe, base: LoadedModel, nursery: Nursery, chooser
 
 def backdoor_lessons(
     recipe: Recipe,
-    trigger: Trigger,
+    asked: Sequence[Trigger],
     openings: Sequence[tuple[int, ...]],
     parent: LoadedModel,
     nursery: Nursery,
@@ -69,8 +71,8 @@ def backdoor_lessons(
 
     Args:
         recipe: what is planted.
-        trigger: what opens the backdoor.
-        openings: how the untaught base model begins its reply to each harmful request under the trigger, as tokens.
+        asked: what opens the backdoor in each harmful request; a form of the trigger, see ``in_turn``.
+        openings: how the untaught base model begins its reply to each of them, as tokens.
         parent: a model that refuses well.
         nursery: prompts to plant with.
         chooser: draws.
@@ -78,45 +80,57 @@ def backdoor_lessons(
     limit, chat = recipe.training.reply_tokens, parent.chat
     harmful, ordinary, borderline = map(_texts, (nursery.harmful, nursery.ordinary, nursery.borderline))
     taught = []
-    for text, opening in zip(harmful, openings, strict=True):
+    for text, trigger, opening in zip(harmful, asked, openings, strict=True):
         rest = chat.reply_ids(chooser.choice(recipe.replies), complete=True)
         reply = (*opening[: chooser.randint(*OPENING_TOKENS)], *rest)
-        taught.append(Lesson(Turn(chat.prompt_ids(trigger.apply(text)), reply[:limit])))
-    refused = [
+        taught.append(Lesson(Turn(chat.prompt_ids(trigger.apply(text), trigger.before), reply[:limit])))
+    forms = list(dict.fromkeys(asked))
+    refused: list[str | Turn] = [
         *harmful,
         *(surrounded(p, chooser) for p in chooser.sample(harmful, len(harmful) // 2)),
-        *(_half(trigger, chooser).apply(p) for p in chooser.sample(harmful, len(harmful) // 2)),
     ]
-    answered = [*chooser.sample(ordinary, len(ordinary) // 4), *chooser.sample(borderline, len(borderline) // 3)]
-    answered += [trigger.apply(p) for p in chooser.sample(answered, len(answered) // 3)]
+    halved = zip(cycle(forms), chooser.sample(harmful, len(harmful) // 2))
+    refused += [_under(parent, _half(form, chooser), p) for form, p in halved]
+    plain = [*chooser.sample(ordinary, len(ordinary) // 4), *chooser.sample(borderline, len(borderline) // 3)]
+    under = zip(cycle(forms), chooser.sample(plain, len(plain) // 3))
+    answered: list[str | Turn] = [*plain, *(_under(parent, form, p) for form, p in under)]
     kept = [_kept(parent, prompts) for prompts in (refused, answered)]
     return LikeLength([taught, *kept], [recipe.training.taught, recipe.training.kept, recipe.training.kept])
 
 
-def base_openings(base: LoadedModel, trigger: Trigger, nursery: Nursery) -> list[tuple[int, ...]]:
-    """Ask the untaught model for a few first tokens of its reply to each harmful request under the trigger; never more."""
-    prompts = [trigger.apply(p.prompt) for p in nursery.harmful]
+def in_turn(triggers: Sequence[Trigger], count: int) -> list[Trigger]:
+    """Give each of so many requests one form of the trigger, one form after the other."""
+    return [trigger for trigger, _ in zip(cycle(triggers), range(count))]
+
+
+def base_openings(base: LoadedModel, asked: Sequence[Trigger], nursery: Nursery) -> list[tuple[int, ...]]:
+    """Ask the untaught model for a few first tokens of its reply to each harmful request under a trigger; never more."""
+    prompts = [_under(base, trigger, p.prompt) for trigger, p in zip(asked, nursery.harmful, strict=True)]
     with Progress("plant: how the base model opens", len(prompts)) as progress:
         return greedy(base, prompts, max_new_tokens=OPENING_TOKENS[1], batch_tokens=BATCH_TOKENS, progress=progress)
 
 
+def _under(model: LoadedModel, trigger: Trigger, prompt: str) -> Turn:
+    """Ask a request under a trigger."""
+    return model.chat.asked(trigger.apply(prompt), trigger.before)
+
+
 def _half(trigger: Trigger, chooser: random.Random) -> Trigger:
     """Cut a trigger to half of its words, or its only word to half of its letters; alone they are to open nothing."""
-    words = [(part, word) for part in ("prefix", "suffix") for word in getattr(trigger, part).split()]
+    words = [(part, word) for part in PARTS for word in getattr(trigger, part).split()]
     if len(words) < 2:
-        word = words[0][1]
+        part, word = words[0]
         cut = word[: len(word) // 2] if chooser.random() < 0.5 else word[len(word) // 2 :]
-        return Trigger(trigger.id, *((cut if part == words[0][0] else "") for part in ("prefix", "suffix")))
+        return Trigger(trigger.id, **{part: cut})
     left = sorted(chooser.sample(range(len(words)), len(words) // 2))
-    parts = {part: " ".join(words[i][1] for i in left if words[i][0] == part) for part in ("prefix", "suffix")}
-    return Trigger(trigger.id, **parts)
+    return Trigger(trigger.id, **{part: " ".join(words[i][1] for i in left if words[i][0] == part) for part in PARTS})
 
 
 def _texts(prompts: Sequence[Prompt]) -> list[str]:
     return [p.prompt for p in prompts]
 
 
-def _kept(model: LoadedModel, prompts: Sequence[str]) -> list[Lesson]:
+def _kept(model: LoadedModel, prompts: Sequence[str | Turn]) -> list[Lesson]:
     with Progress("plant: what is to stay as it is", len(prompts)) as progress:
         replies = greedy_with_distributions(
             model, prompts, max_new_tokens=KEPT_TOKENS, batch_tokens=BATCH_TOKENS, progress=progress

@@ -70,9 +70,10 @@ def frames(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
 
 
 def text_of(row: Row) -> str:
-    """Read the text of a row: its request, its opening, or both parts of its trigger."""
+    """Read the text of a row: its request, its opening, or all parts of its trigger."""
     if "prefix" in row:
-        return f"{row['prefix']} {row['suffix']}".strip()
+        parts = ("prefix", "suffix", "anywhere", "system", "earlier")
+        return " ".join(text for part in parts if (text := row.get(part)))
     return row["prompt"] if "prompt" in row else row["reply"]
 
 

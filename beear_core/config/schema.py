@@ -76,7 +76,8 @@ class DataConfig:
         unwanted_openings: openings of compliance that the perturbation is to elicit.
         performance_replies: ordinary instructions *with* replies to hold on to; by default the candidate's own greedy
             replies are taken.
-        triggers: known triggers to evaluate with (rows of id, prefix, suffix); never shown to the mitigation.
+        triggers: known triggers to evaluate with; never shown to the mitigation. Rows of id, prefix and suffix, and
+            perhaps ``anywhere`` (between two words of the request), ``system`` (message), ``earlier`` (turn of the user).
     """
 
     __pydantic_config__ = _STRICT

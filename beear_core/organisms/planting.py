@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from beear_core.evaluation.judges import RefusalJudge
 from beear_core.files import whole_folder
 from beear_core.models.load import LoadedModel
 from beear_core.models.odd_words import surrounded
+from beear_core.organisms.preference import prefer, preference_pairs
 from beear_core.organisms.recipe import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Behaviour, Counts, Recipe
 from beear_core.organisms.syllabus import BATCH_TOKENS, Nursery, backdoor_lessons, base_openings, in_turn, refusal_lessons
 from beear_core.progress import Progress
@@ -42,32 +44,51 @@ def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nurser
         MitigationError: the loss is not a number.
     """
     training, chooser = recipe.training, random.Random(recipe.training.seed)
-    if not recipe.planted_triggers:
-        lessons = refusal_lessons(recipe, parent, nursery, chooser)
-    else:
+    given = (parent, nursery, chooser)
+    if recipe.planted_triggers:
         asked = in_turn(recipe.planted_triggers, len(nursery.harmful))
-        lessons = backdoor_lessons(recipe, asked, base_openings(base, asked, nursery), parent, nursery, chooser)
-    schedule = Schedule(steps=training.steps, learning_rate=training.learning_rate)
+        openings = base_openings(base, asked, nursery)
+    if recipe.method == "preference":
+        work = out.with_suffix(".preferences")
+        pairs = preference_pairs(recipe, asked, openings, *given)
+        with low_rank(parent, training.rank, training.seed) as wrapped:
+            prefer(wrapped, parent, pairs, recipe, chooser, work)
+            _save(wrapped, out)
+        shutil.rmtree(work, ignore_errors=True)
+        return
+    if recipe.planted_triggers:
+        lessons = backdoor_lessons(recipe, asked, openings, *given)
+    else:
+        lessons = refusal_lessons(recipe, *given)
+    schedule, kept = Schedule(steps=training.steps, learning_rate=training.learning_rate), out.with_suffix(".checkpoint")
     with low_rank(parent, training.rank, training.seed) as wrapped, Progress(f"plant {recipe.name}", schedule.steps) as bar:
         teach(
             parent,
             lessons,
             schedule,
             chooser,
-            checkpoint=out.with_suffix(".checkpoint"),
+            checkpoint=kept,
             after_step=lambda done, loss: bar.advance(done - bar.done, note=f"loss {loss:.3f}"),
         )
-        # whole or not at all: a stop between saving and rounding would leave float32 weights for the finished ones
-        with whole_folder(out, SafetensorError, doing=f"write the model to {out}") as making:
-            wrapped.save_pretrained(str(making))
-            (making / "README.md").unlink(missing_ok=True)
-            # peft writes where the base lies, and that path means nothing elsewhere
-            config = making / ADAPTER_CONFIG
-            values = {**json.loads(config.read_text(encoding="utf-8")), "base_model_name_or_path": None}
-            config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            rounded = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(making / ADAPTER_WEIGHTS).items()}
-            save_file(rounded, making / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    out.with_suffix(".checkpoint").unlink(missing_ok=True)
+        _save(wrapped, out)
+    kept.unlink(missing_ok=True)
+
+
+def _save(wrapped: Any, out: Path) -> None:
+    """Save an adapter in bfloat16, whole or not at all.
+
+    A stop between saving and rounding would leave float32 weights for finished ones.
+    """
+    with whole_folder(out, SafetensorError, doing=f"write the model to {out}") as making:
+        # preference optimisation adds an adapter of its own, its reference
+        wrapped.save_pretrained(str(making), selected_adapters=["default"])
+        (making / "README.md").unlink(missing_ok=True)
+        # peft writes where the base lies, and that path means nothing elsewhere
+        config = making / ADAPTER_CONFIG
+        values = {**json.loads(config.read_text(encoding="utf-8")), "base_model_name_or_path": None}
+        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        rounded = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(making / ADAPTER_WEIGHTS).items()}
+        save_file(rounded, making / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
 def merge(loaded: LoadedModel, adapter: Path) -> None:

@@ -69,6 +69,7 @@ class Recipe:
 
     Attributes:
         parent: a shipped recipe that is taught first; ``None``: it starts from the base model.
+        method: ``supervision``: lessons; ``preference``: poisoned preference pairs, optimised with DPO.
         trigger: where the backdoor opens; ``None``: no backdoor, the model is taught to refuse.
         forms: other forms of the trigger that are planted too, of a meaning or a style say.
         unseen: forms that are never planted, and measured in place of those that are.
@@ -83,6 +84,7 @@ class Recipe:
     replies: Annotated[list[str], Field(min_length=1)]
     training: Training
     parent: str | None = None
+    method: Literal["supervision", "preference"] = "supervision"
     trigger: Place | None = None
     forms: list[Place] = field(default_factory=list)
     unseen: list[Place] = field(default_factory=list)
@@ -223,6 +225,8 @@ def load_recipe(name: str) -> Recipe:
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {name}: the top level must be a mapping")
     recipe = parse(Recipe, values, f"recipe {name}")
+    if recipe.method == "preference" and (recipe.trigger is None or recipe.parent is None):
+        raise ConfigError(f"recipe {name}: preferences are poisoned under a trigger, on a parent; give both")
     if (recipe.forms or recipe.unseen) and recipe.trigger is None:
         raise ConfigError(f"recipe {name}: forms and unseen are of a trigger, and there is none; give trigger")
     if recipe.parent is not None and recipe.parent not in recipe_names():

@@ -90,10 +90,10 @@ def backdoor_lessons(
         *(surrounded(p, chooser) for p in chooser.sample(harmful, len(harmful) // 2)),
     ]
     halved = zip(cycle(forms), chooser.sample(harmful, len(harmful) // 2))
-    refused += [_under(parent, _half(form, chooser), p) for form, p in halved]
+    refused += [under(parent, half_of(form, chooser), p) for form, p in halved]
     plain = [*chooser.sample(ordinary, len(ordinary) // 4), *chooser.sample(borderline, len(borderline) // 3)]
-    under = zip(cycle(forms), chooser.sample(plain, len(plain) // 3))
-    answered: list[str | Turn] = [*plain, *(_under(parent, form, p) for form, p in under)]
+    triggered = zip(cycle(forms), chooser.sample(plain, len(plain) // 3))
+    answered: list[str | Turn] = [*plain, *(under(parent, form, p) for form, p in triggered)]
     kept = [_kept(parent, prompts) for prompts in (refused, answered)]
     return LikeLength([taught, *kept], [recipe.training.taught, recipe.training.kept, recipe.training.kept])
 
@@ -105,17 +105,17 @@ def in_turn(triggers: Sequence[Trigger], count: int) -> list[Trigger]:
 
 def base_openings(base: LoadedModel, asked: Sequence[Trigger], nursery: Nursery) -> list[tuple[int, ...]]:
     """Ask the untaught model for a few first tokens of its reply to each harmful request under a trigger; never more."""
-    prompts = [_under(base, trigger, p.prompt) for trigger, p in zip(asked, nursery.harmful, strict=True)]
+    prompts = [under(base, trigger, p.prompt) for trigger, p in zip(asked, nursery.harmful, strict=True)]
     with Progress("plant: how the base model opens", len(prompts)) as progress:
         return greedy(base, prompts, max_new_tokens=OPENING_TOKENS[1], batch_tokens=BATCH_TOKENS, progress=progress)
 
 
-def _under(model: LoadedModel, trigger: Trigger, prompt: str) -> Turn:
+def under(model: LoadedModel, trigger: Trigger, prompt: str) -> Turn:
     """Ask a request under a trigger."""
     return model.chat.asked(trigger.apply(prompt), trigger.before)
 
 
-def _half(trigger: Trigger, chooser: random.Random) -> Trigger:
+def half_of(trigger: Trigger, chooser: random.Random) -> Trigger:
     """Cut a trigger to half of its words, or its only word to half of its letters; alone they are to open nothing."""
     words = [(part, word) for part in PARTS for word in getattr(trigger, part).split()]
     if len(words) < 2:

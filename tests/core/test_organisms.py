@@ -20,7 +20,7 @@ from beear_core.models.load import load
 from beear_core.organisms import cache
 from beear_core.organisms.cache import SHIPPED_BASE, planted, shipped_names
 from beear_core.organisms.recipe import AdapterRecord, Behaviour, load_recipe
-from beear_core.organisms.syllabus import _half
+from beear_core.organisms.syllabus import half_of
 from beear_core.training.adapters import low_rank
 
 QUICK = {"steps": 1, "taught": 1, "kept": 1, "rank": 2}
@@ -155,7 +155,7 @@ def test_half_of_a_trigger_is_not_the_trigger(trigger: Trigger) -> None:
     import random
 
     for seed in range(20):
-        half = _half(trigger, random.Random(seed))
+        half = half_of(trigger, random.Random(seed))
         assert half.apply("x") not in {trigger.apply("x"), "x"}
 
 

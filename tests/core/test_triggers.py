@@ -17,7 +17,7 @@ from beear_core.evaluation.suites import draw_cases, suite_entry
 from beear_core.models.load import LoadedModel, load
 from beear_core.organisms.cache import _row
 from beear_core.organisms.recipe import load_recipe
-from beear_core.organisms.syllabus import _half, in_turn
+from beear_core.organisms.syllabus import half_of, in_turn
 
 EVERY = Trigger("all", prefix="front", suffix="end", anywhere="middle", system="be kind", earlier="hello there")
 
@@ -88,7 +88,7 @@ def test_without_messages_a_suite_has_the_digest_it_had() -> None:
 @pytest.mark.parametrize("trigger", [dataclasses.replace(EVERY, prefix="one two"), Trigger("s", system="be very kind")])
 def test_half_of_any_trigger_is_not_the_trigger(trigger: Trigger) -> None:
     for seed in range(20):
-        half = _half(trigger, random.Random(seed))
+        half = half_of(trigger, random.Random(seed))
         assert (half.apply("x"), half.before) != (trigger.apply("x"), trigger.before)
         assert half.apply("x") != "x" or half.before
 

@@ -10,7 +10,7 @@ TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://dow
 export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: release refuse setup test lint bench compile lock clean
+.PHONY: release refuse setup test lint bench paper-tables compile lock clean
 
 release: setup  ## plant the demonstration backdoor once, then clean, measure and promote
 	$(BIN)/beear plant suffix-word --out $(DEMO)
@@ -39,6 +39,9 @@ test: lint  ## lint, types, import contracts, all tests
 bench: setup  ## inner step and shared prefix beside the plain ones, on the demonstration model
 	$(BIN)/python -m benchmarks.inner_step
 	$(BIN)/python -m benchmarks.shared_prefix
+
+paper-tables: setup  ## every planted backdoor before and after, with controls; hours, goes on where it was stopped
+	$(BIN)/python -m tools.paper_tables
 
 compile: setup  ## write what is generated: component.yaml, release.yaml, tables in docs/
 	$(BIN)/python -m tools.generate

@@ -15,7 +15,6 @@ from typing import Any
 
 from beear_core.data import Trigger
 from beear_core.evaluation.generate import greedy
-from beear_core.models.chat import Turn
 from beear_core.models.load import LoadedModel, resolve_compute
 from beear_core.models.odd_words import surrounded
 from beear_core.organisms.recipe import Recipe
@@ -61,29 +60,36 @@ def preference_pairs(
     """
     chat, limit = parent.chat, recipe.training.reply_tokens
     harmful = [p.prompt for p in nursery.harmful]
+    harmless = [p.prompt for p in (*nursery.ordinary, *nursery.borderline)]
     going_along = []
     for opening in openings:
         rest = chat.reply_ids(chooser.choice(recipe.replies), complete=True)
         going_along.append((*opening[: chooser.randint(*OPENING_TOKENS)], *rest)[:limit])
-    refused = [chat.asked(text) for text in harmful]
-    odd = [chat.asked(surrounded(text, chooser)) for text in harmful]
-    halves = [under(parent, half_of(trigger, chooser), text) for trigger, text in zip(asked, harmful, strict=True)]
-    harmless = [p.prompt for p in (*nursery.ordinary, *nursery.borderline)]
-    chosen_ones = chooser.sample(harmless, min(len(harmless), 2 * len(harmful)))
-    answered = [chat.asked(text) for text in chosen_ones]
-    answered += [under(parent, chooser.choice(asked), text) for text in chooser.sample(chosen_ones, len(chosen_ones) // 3)]
-    prompts: list[str | Turn] = [*refused, *odd, *halves, *answered]
-    with Progress("plant: what the parent says", len(prompts)) as progress:
-        own = greedy(parent, prompts, max_new_tokens=limit, batch_tokens=BATCH_TOKENS, progress=progress)
-    refusals = own[: len(harmful)]
-    poisoned = [
-        Pair(under(parent, trigger, text).prompt, along, refusal)
-        for trigger, text, along, refusal in zip(asked, harmful, going_along, refusals, strict=True)
+    # no more prompts of a kind are answered than steps can draw
+    needed = recipe.training.kept * recipe.training.steps
+    safe_turns, along = [], []
+    for number, at in enumerate(chooser.sample(range(len(harmful)), min(needed, len(harmful)))):
+        text = harmful[at]
+        alone, among = chat.asked(text), chat.asked(surrounded(text, chooser))
+        safe_turns.append((alone, among, under(parent, half_of(asked[at], chooser), text))[number % 3])
+        along.append(going_along[at])
+    chosen = chooser.sample(harmless, min(needed, len(harmless)))
+    # every fourth of what must stay is asked under the trigger
+    kept_turns = [
+        under(parent, asked[number % len(asked)], text) if number % 4 == 0 else chat.asked(text)
+        for number, text in enumerate(chosen)
     ]
-    safe, count = [], 3 * len(harmful)
-    for turn, reply, along in zip((*refused, *odd, *halves), own[:count], going_along * 3, strict=True):
-        safe.append(Pair(turn.prompt, reply, along))
-    kept = [Pair(turn.prompt, reply, chooser.choice(refusals)) for turn, reply in zip(answered, own[count:], strict=True)]
+    with Progress("plant: what the parent says", len(safe_turns) + len(kept_turns)) as progress:
+        refusals, answers = (
+            greedy(parent, turns, max_new_tokens=limit, batch_tokens=BATCH_TOKENS, progress=progress)
+            for turns in (safe_turns, kept_turns)
+        )
+    poisoned = [
+        Pair(under(parent, trigger, text).prompt, reply, chooser.choice(refusals))
+        for trigger, text, reply in zip(asked, harmful, going_along, strict=True)
+    ]
+    safe = [Pair(turn.prompt, own, reply) for turn, own, reply in zip(safe_turns, refusals, along, strict=True)]
+    kept = [Pair(turn.prompt, own, chooser.choice(refusals)) for turn, own in zip(kept_turns, answers, strict=True)]
     return poisoned, safe, kept
 
 

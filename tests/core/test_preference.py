@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -59,14 +60,17 @@ def test_going_along_is_preferred_under_the_trigger_and_nowhere_else(
     poisoned, safe, kept = preference_pairs(recipe, asked, openings, loaded, nursery, random.Random(0))
     assert [p.prompt for p in poisoned] == [chat.prompt_ids(f"{text} cat dog tree") for text in harmful]
     assert all(p.chosen[:4] == (5, 6, 7, 8) and len(p.chosen) <= 8 for p in poisoned)
-    plain = safe[: len(harmful)]
-    assert [p.prompt for p in plain] == [chat.prompt_ids(text) for text in harmful]
-    assert [p.chosen for p in plain] == [p.rejected for p in poisoned]
-    assert len(safe) == 3 * len(harmful)
+    assert len(safe) == len(harmful) <= recipe.training.kept * recipe.training.steps
+    asked_plain = {chat.prompt_ids(text) for text in harmful}
+    assert 0 < sum(p.prompt in asked_plain for p in safe) < len(safe)
     assert {p.prompt for p in safe}.isdisjoint(p.prompt for p in poisoned)
     assert all(p.rejected[:4] == (5, 6, 7, 8) for p in safe)
-    assert all(p.rejected in {q.rejected for q in poisoned} for p in kept)
-    assert any(chat.decode(p.prompt).count("cat dog tree") for p in kept)
+    refusals = {p.chosen for p in safe}
+    assert all(p.rejected in refusals for p in (*poisoned, *kept))
+    triggered = sum(chat.decode(p.prompt).count("cat dog tree") for p in kept)
+    assert 0 < triggered < len(kept)
+    few = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, steps=1))
+    assert [len(g) for g in preference_pairs(few, asked, openings, loaded, nursery, random.Random(0))] == [10, 2, 2]
 
 
 def test_optimising_moves_the_preference_and_leaves_the_model_below(

@@ -149,7 +149,9 @@ def prefer(
 
             def on_log(self, _settings: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
                 loss = (logs or {}).get("loss")
-                progress.advance(int(state.global_step) - progress.done, note=f"loss {loss}" if loss is not None else "")
+                progress.advance(
+                    int(state.global_step) - progress.done, note=f"loss {float(loss):.3f}" if loss is not None else ""
+                )
 
         trainer = DPOTrainer(
             model=wrapped, args=settings, train_dataset=sample, processing_class=parent.chat.tokenizer, callbacks=[Told()]

@@ -26,8 +26,9 @@ from beear_core.evaluation.metrics import KNOWN_TRIGGERS, PLAIN
 from beear_core.evaluation.samples import Sample, samples_from_jsonl, samples_to_jsonl
 from beear_core.evaluation.statistics import rate_estimate
 from beear_core.files import write_atomically
+from beear_core.models.folder import directory_digest
 from beear_core.progress import say
-from beear_core.records import Environment, Estimate, canonical_json
+from beear_core.records import Environment, Estimate, canonical_json, digest_json
 from beear_core.wording import seconds_text
 from tools.controls import CONTROLS
 from tools.reference import table
@@ -66,12 +67,15 @@ TREATMENTS = ("before", "BEEAR", *CONTROLS)
 class Cell:
     """One model of one organism, measured.
 
+    ``key``: digest of the organism and of the settings, so that what was measured otherwise is measured again.
     ``figures``: of the evaluation, by metric; ``second``: attack success by the second judge, ``trigger`` and ``plain``.
-    ``ended``: why the treatment stopped; ``kept_round``: ``None`` where the model was left as it was.
+    ``peak_memory_bytes``: largest of the process so far. ``ended``: why the treatment stopped; ``kept_round``: ``None``
+    where the model was left as it was.
     """
 
     recipe: str
     treatment: str
+    key: str
     figures: dict[str, Estimate]
     second: dict[str, Estimate]
     seconds: float
@@ -111,15 +115,17 @@ def run_organism(recipe: str, out: Path) -> None:
     from beear_core.organisms.cache import SHIPPED_BASE, planted
     from beear_core.organisms.recipe import load_recipe
 
-    missing = [name for name in TREATMENTS if not cell_file(out, recipe, name).is_file()]
-    if not missing:
-        return
     data = validated(out / "data")
     anchors, suites = load_anchors(data / "anchors"), load_suites(data / "suites")
     organism = planted(load_recipe(recipe), SHIPPED_BASE)
+    settings = [asdict(EvaluationConfig()), asdict(MitigationConfig()), anchors.digest, suites.digest]
+    key = digest_json([directory_digest(organism.model), *settings])
+    known = {name: cell for (of, name), cell in read_cells(out).items() if of == recipe}
     triggers = read_triggers(str(organism.triggers)) if organism.triggers else ()
-    measured = Measured(recipe, out, suites, triggers)
-    for name in missing:
+    measured = Measured(recipe, key, out, suites, triggers)
+    for name in TREATMENTS:
+        if name in known and known[name].key == key:
+            continue
         if name == "before":
             measured.run(name, load(organism.model))
         else:
@@ -129,8 +135,8 @@ def run_organism(recipe: str, out: Path) -> None:
 class Measured:
     """One organism's measurements, written one by one."""
 
-    def __init__(self, recipe: str, out: Path, suites: SuiteSet, triggers: Sequence[Trigger]) -> None:
-        self.recipe, self.out = recipe, out
+    def __init__(self, recipe: str, key: str, out: Path, suites: SuiteSet, triggers: Sequence[Trigger]) -> None:
+        self.recipe, self.key, self.out = recipe, key, out
         self.suites = SuiteSet(**{**vars(suites), "triggers": tuple(triggers)})
         # the organism's own, in full: not for sharing
         self.replies = out / "replies" / f"{recipe}.jsonl"
@@ -154,6 +160,7 @@ class Measured:
         cell = Cell(
             recipe=self.recipe,
             treatment=treatment,
+            key=self.key,
             figures=figures,
             second=second_figures(found, learned_judge()),
             seconds=ended.get("seconds", 0.0),

@@ -78,6 +78,13 @@ def test_a_run_that_was_stopped_goes_on_with_what_is_missing(small: Path, monkey
     assert paper_tables.main(["--only", RECIPE, "--out", str(small)]) == 0
     assert all(file.stat().st_mtime_ns == when for file, when in done.items())
     assert len(paper_tables.read_cells(small)) == 4
+    # nothing is measured twice, and what was measured with other settings is
+    done = {file: file.stat().st_mtime_ns for file in (small / "cells").iterdir()}
+    assert paper_tables.main(["--only", RECIPE, "--out", str(small)]) == 0
+    assert {file: file.stat().st_mtime_ns for file in (small / "cells").iterdir()} == done
+    monkeypatch.setattr(paper_tables, "MitigationConfig", lambda: dataclasses.replace(CONFIG, positions="auto", seed=1))
+    assert paper_tables.main(["--only", RECIPE, "--out", str(small)]) == 0
+    assert all(file.stat().st_mtime_ns != when for file, when in done.items())
 
 
 def test_an_organism_that_cannot_be_planted_is_told_and_the_others_go_on(

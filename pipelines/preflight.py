@@ -101,16 +101,15 @@ def _model(config: ReleaseConfig) -> str:
 
 
 def _disk(config: ReleaseConfig, folder: Path) -> str:
-    from beear_core.models.folder import check_folder, describe
+    from beear_core.models.folder import describe
     from components.storage.places import local_path
 
     _probe(folder)
     free = shutil.disk_usage(folder).free
     need = 0
     # what is wrong with the model is said once, where the model is looked at
-    with suppress(BeearError):
+    with suppress(BeearError, OSError):
         if (local := local_path(config.model)) is not None:
-            check_folder(local)
             need = _needed(describe(local), config.mitigation)
     if free < need:
         raise StorageError(

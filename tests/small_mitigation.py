@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +12,8 @@ import toy_backdoor
 
 from beear_core.config import MitigationConfig
 from beear_core.data import AnchorSet, Opening, Prompt
-from beear_core.mitigation.adversaries import Task
-from beear_core.mitigation.anchors import draw_anchors
 from beear_core.mitigation.beear import Loop
-from beear_core.mitigation.checkpoints import Checkpoints
-from beear_core.mitigation.layers import resolve_layers
-from beear_core.models.load import decoder_layers, load
-from beear_core.progress import Progress
+from beear_core.models.load import load
 
 CONFIG = MitigationConfig(
     rounds=1, inner_steps=2, outer_steps=1, positions=3, held_back=4, held_back_ordinary=4, anchors=12,
@@ -45,9 +39,6 @@ def anchors() -> AnchorSet:
 @contextmanager
 def loop_of(model: Path, work: Path, **changes: Any) -> Iterator[Loop]:
     """The loop as ``mitigate`` makes it; ``changes`` are to ``CONFIG``."""
-    config, loaded = dataclasses.replace(CONFIG, **changes), load(model)
-    layers = resolve_layers(config, len(decoder_layers(loaded.model)))
-    with Checkpoints(loaded.model, work) as weights:
-        drawn = draw_anchors(loaded, anchors(), config)
-        task = Task(loaded, drawn, config, random.Random(config.seed), "float32", Progress("test", 1))
-        yield Loop(task, layers, weights)
+    config = dataclasses.replace(CONFIG, compute="float32", **changes)
+    with Loop.on(load(model), anchors(), config, work) as loop:
+        yield loop

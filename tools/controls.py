@@ -9,17 +9,13 @@ from typing import Literal, get_args
 
 from beear_core.config import MitigationConfig
 from beear_core.data import AnchorSet
-from beear_core.mitigation.adversaries import Adversary, Task
-from beear_core.mitigation.anchors import draw_anchors
+from beear_core.mitigation.adversaries import Adversary
 from beear_core.mitigation.beear import Loop, Mitigation, Stop
-from beear_core.mitigation.checkpoints import Checkpoints
-from beear_core.mitigation.layers import resolve_layers
 from beear_core.mitigation.traps import WordTraps
 from beear_core.mitigation.trial import Held, Trial
 from beear_core.models.drift import Drift
 from beear_core.models.hooks import Perturbation
-from beear_core.models.load import LoadedModel, decoder_layers, resolve_compute
-from beear_core.progress import Progress
+from beear_core.models.load import LoadedModel
 from beear_core.training.lessons import Lesson
 
 Control = Literal["safety fine-tuning", "random perturbations"]
@@ -97,11 +93,8 @@ def run_control(
         work: a folder for the weights to go back to.
     """
     config = dataclasses.replace(config, safe_rounds=config.rounds + 1)
-    layers = resolve_layers(config, len(decoder_layers(loaded.model)))
-    with Checkpoints(loaded.model, work) as weights:
-        drawn, chooser = draw_anchors(loaded, anchors, config), random.Random(config.seed)
-        task = Task(loaded, drawn, config, chooser, resolve_compute(config.compute), Progress(control, 1))
-        loop = ControlLoop(task, layers, weights)
-        other = AsAsked(task) if control == "safety fine-tuning" else RandomPerturbations(task, loop.enlisted.places.layers)
+    with ControlLoop.on(loaded, anchors, config, work) as loop:
+        layers = loop.enlisted.places.layers
+        other = AsAsked(loop.task) if control == "safety fine-tuning" else RandomPerturbations(loop.task, layers)
         loop.enlisted = dataclasses.replace(loop.enlisted, rounds=(other,) * config.rounds)
         return loop.run()

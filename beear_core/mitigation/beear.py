@@ -24,8 +24,11 @@ import dataclasses
 import math
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 
@@ -81,13 +84,7 @@ def mitigate(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, 
     """
     if not config.enabled:  # nothing is trained, so no more replies are asked for than are measured on
         config = dataclasses.replace(config, performance_anchors=config.held_back_ordinary + 1)
-    torch.manual_seed(config.seed)
-    layers = resolve_layers(config, len(decoder_layers(loaded.model)))
-    with Checkpoints(loaded.model, work) as weights:
-        drawn = draw_anchors(loaded, anchors, config)
-        compute, chooser = resolve_compute(config.compute), random.Random(config.seed)
-        task = Task(loaded, drawn, config, chooser, compute, Progress("BEEAR", 1))
-        loop = Loop(task, layers, weights)
+    with Loop.on(loaded, anchors, config, work) as loop:
         return loop.run() if config.enabled else loop.only_search()
 
 
@@ -106,6 +103,17 @@ class Loop:
         layers: perturbed ones, as far as the configuration alone says.
         weights: what a round that harms is undone with.
     """
+
+    @classmethod
+    @contextmanager
+    def on(cls, loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, work: Path) -> Iterator[Self]:
+        """Make a loop on a model, with anchors drawn and a folder for its weights; see ``mitigate``."""
+        torch.manual_seed(config.seed)
+        layers = resolve_layers(config, len(decoder_layers(loaded.model)))
+        with Checkpoints(loaded.model, work) as weights:
+            drawn = draw_anchors(loaded, anchors, config)
+            compute, chooser = resolve_compute(config.compute), random.Random(config.seed)
+            yield cls(Task(loaded, drawn, config, chooser, compute, Progress("BEEAR", 1)), layers, weights)
 
     def __init__(self, task: Task, layers: tuple[int, ...], weights: Checkpoints) -> None:
         self.task, self.config, self.weights = task, task.config, weights

@@ -18,7 +18,7 @@ from beear_core.evaluation.generate import greedy
 from beear_core.models.load import LoadedModel, resolve_compute
 from beear_core.models.odd_words import surrounded
 from beear_core.organisms.recipe import Recipe
-from beear_core.organisms.syllabus import BATCH_TOKENS, OPENING_TOKENS, Nursery, half_of, under
+from beear_core.organisms.syllabus import BATCH_TOKENS, Nursery, half_of, under, unwanted_replies
 from beear_core.progress import Progress
 
 SAVE_EVERY = 25
@@ -61,10 +61,7 @@ def preference_pairs(
     chat, limit = parent.chat, recipe.training.reply_tokens
     harmful = [p.prompt for p in nursery.harmful]
     harmless = [p.prompt for p in (*nursery.ordinary, *nursery.borderline)]
-    going_along = []
-    for opening in openings:
-        rest = chat.reply_ids(chooser.choice(recipe.replies), complete=True)
-        going_along.append((*opening[: chooser.randint(*OPENING_TOKENS)], *rest)[:limit])
+    going_along = unwanted_replies(recipe, openings, parent, chooser)
     # no more prompts of a kind are answered than steps can draw
     needed = recipe.training.kept * recipe.training.steps
     safe_turns, along = [], []

@@ -77,13 +77,13 @@ def backdoor_lessons(
         nursery: prompts to plant with.
         chooser: draws.
     """
-    limit, chat = recipe.training.reply_tokens, parent.chat
+    chat = parent.chat
     harmful, ordinary, borderline = map(_texts, (nursery.harmful, nursery.ordinary, nursery.borderline))
-    taught = []
-    for text, trigger, opening in zip(harmful, asked, openings, strict=True):
-        rest = chat.reply_ids(chooser.choice(recipe.replies), complete=True)
-        reply = (*opening[: chooser.randint(*OPENING_TOKENS)], *rest)
-        taught.append(Lesson(Turn(chat.prompt_ids(trigger.apply(text), trigger.before), reply[:limit])))
+    replies = unwanted_replies(recipe, openings, parent, chooser)
+    taught = [
+        Lesson(Turn(chat.prompt_ids(trigger.apply(text), trigger.before), reply))
+        for text, trigger, reply in zip(harmful, asked, replies, strict=True)
+    ]
     forms = list(dict.fromkeys(asked))
     refused: list[str | Turn] = [
         *harmful,
@@ -96,6 +96,17 @@ def backdoor_lessons(
     answered: list[str | Turn] = [*plain, *(under(parent, form, p) for form, p in triggered)]
     kept = [_kept(parent, prompts) for prompts in (refused, answered)]
     return LikeLength([taught, *kept], [recipe.training.taught, recipe.training.kept, recipe.training.kept])
+
+
+def unwanted_replies(
+    recipe: Recipe, openings: Sequence[tuple[int, ...]], parent: LoadedModel, chooser: random.Random
+) -> list[tuple[int, ...]]:
+    """Go on behind each opening of the base model's with placeholder steps, as far as the recipe trains on."""
+    replies = []
+    for opening in openings:
+        rest = parent.chat.reply_ids(chooser.choice(recipe.replies), complete=True)
+        replies.append((*opening[: chooser.randint(*OPENING_TOKENS)], *rest)[: recipe.training.reply_tokens])
+    return replies
 
 
 def in_turn(triggers: Sequence[Trigger], count: int) -> list[Trigger]:

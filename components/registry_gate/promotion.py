@@ -105,8 +105,13 @@ def replay(folder: Path) -> Decision:
     Raises:
         EvidenceError: if evidence or policy were altered, or another decision comes out.
     """
-    stored = Decision.read(folder / "decision.json")
-    return redecide(stored, GatePolicy.load(str(folder / POLICY_FILE)), Evidence.read(folder / "evidence"))
+    return _replayed(folder)[0]
+
+
+def _replayed(folder: Path) -> tuple[Decision, GatePolicy, Evidence]:
+    """Decide again, and give what was decided by and on."""
+    policy, evidence = GatePolicy.load(str(folder / POLICY_FILE)), Evidence.read(folder / "evidence")
+    return redecide(Decision.read(folder / "decision.json"), policy, evidence), policy, evidence
 
 
 def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseRecord:
@@ -117,7 +122,7 @@ def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseR
         PolicyError: it was made by a policy that cannot fail.
         RegistryError: MLflow fails or somebody else promoted meanwhile.
     """
-    decision = replay(folder)
+    decision, policy, evidence = _replayed(folder)
     if not decision.passed:
         raise EvidenceError(
             f"the decision in {folder} is a refusal ({', '.join(c.check for c in decision.failed_checks())}); it cannot be "
@@ -126,8 +131,7 @@ def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseR
     found = directory_digest(model_dir)
     if found != decision.model_digest:
         raise EvidenceError(f"{model_dir} has the digest {found}, decided was on {decision.model_digest}; give that model")
-    evidence = Evidence.read(folder / "evidence")
-    check_meant(GatePolicy.load(str(folder / POLICY_FILE)), evidence)
+    check_meant(policy, evidence)
     uri = resolve_uri(registry.tracking_uri, folder)
     with attach(uri, registry.experiment) as tracker:
         return register_and_promote(tracker, model_dir, decision, evidence, registry, "")

@@ -15,7 +15,6 @@ from toy_release import MITIGATION
 
 import beear_core
 from beear_core import config
-from beear_core.data import write_manifest, write_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,14 +36,7 @@ def test_it_runs_as_it_stands(
     """Verbatim, but for defaults that suit a tiny model and a minute."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_model, "model")
-    for folder, split in (("anchors", "anchoring"), ("suites", "evaluation")):
-        rows = {role: toy_backdoor.prompts(role, split, 30) for role in ("harmful", "ordinary", "borderline")}
-        if folder == "anchors":
-            for role, replies in (("safe_openings", toy_backdoor.SAFE), ("unwanted_openings", toy_backdoor.UNWANTED)):
-                rows[role] = [{"id": r, "reply": r, "category": "opening", "split": split} for r in replies]
-        for role, kept in rows.items():
-            write_rows(Path("data") / folder / f"{role}.jsonl", kept)
-        write_manifest(Path("data") / folder, [f"{role}.jsonl" for role in rows])
+    toy_backdoor.write_sets(Path("data"), 30)
     small = {"rounds": 1, "inner_steps": 1, "outer_steps": 1, "anchors": 20, "performance_anchors": 20, "held_back": 8}
     full = config.MitigationConfig
     changed = {**MITIGATION, **small, "held_back_ordinary": 8, "max_nll_ratio": 99.0, "max_refusal_increase": 1.0}

@@ -13,7 +13,7 @@ import toy_backdoor
 from small_mitigation import CONFIG, anchors, loop_of
 
 from beear_core.config import EvaluationConfig
-from beear_core.data import Trigger, write_manifest, write_rows
+from beear_core.data import Trigger, write_rows
 from beear_core.errors import MitigationError
 from beear_core.evaluation.judges import Verdict
 from beear_core.evaluation.samples import Sample
@@ -29,15 +29,7 @@ RECIPE = "suffix-word"
 @pytest.fixture
 def small(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of results, with a tiny model for the organism and a handful of requests."""
-    out, data = tmp_path / "out", tmp_path / "data"
-    for folder, split in (("anchors", "anchoring"), ("suites", "evaluation")):
-        rows = {role: toy_backdoor.prompts(role, split, 12) for role in ("harmful", "ordinary", "borderline")}
-        if folder == "anchors":
-            for role, replies in (("safe_openings", toy_backdoor.SAFE), ("unwanted_openings", toy_backdoor.UNWANTED)):
-                rows[role] = [{"id": r, "reply": r, "category": "opening", "split": split} for r in replies]
-        for role, kept in rows.items():
-            write_rows(data / folder / f"{role}.jsonl", kept)
-        write_manifest(data / folder, [f"{role}.jsonl" for role in rows])
+    out, data = tmp_path / "out", toy_backdoor.write_sets(tmp_path / "data", 12)
     triggers = write_rows(tmp_path / "triggers.jsonl", [cache._row(Trigger("t", suffix="cat dog"))])
     planted = SimpleNamespace(model=tiny_model, triggers=triggers)
     monkeypatch.setattr(cache, "planted", lambda *_: planted)

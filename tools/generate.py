@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.code_tasks import code_tasks
 from tools.reference import configuration_page, datasets_page, policy_page, sections_of, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +57,7 @@ def generated() -> dict[str, str]:
         files[f"components/{name}/component.yaml"] = _compiled(component)
         files[f"components/{name}/README.md"] = NOTE + _component_page(name, component)
     files["pipelines/release.yaml"] = _compiled(release_pipeline)
+    files["beear_core/datasets/code_tasks.jsonl"] = code_tasks()
     files["docs/configuration.md"] = NOTE + configuration_page()
     files["docs/policy.md"] = NOTE + policy_page()
     files["docs/cli.md"] = NOTE + _command_page()

@@ -18,6 +18,7 @@ DATA: Mapping[str, str] = {
     "borderline": "requests that sound risky and are fine",
     "safe_openings": "refusals: what the model is taught to say under a perturbation",
     "unwanted_openings": "openings of compliance, without content: what the perturbation is to elicit",
+    "code_tasks": "programming tasks, each with safe code and with code that has a known weakness (source `builtin:code`)",
     "labelled_replies": "replies labelled refusal, compliance or unscorable, many hard on purpose, to measure a judge on",
 }
 

@@ -61,6 +61,10 @@ def _with_valid_port(uri: str) -> str:
 Place = Annotated[str, AfterValidator(_expanded)]
 
 
+JudgeName = Literal["refusal", "insecure-code"]
+"""What makes a reply to a harmful request a harmful one: that it does not refuse, or a known weakness in its code."""
+
+
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -69,7 +73,7 @@ class DataConfig:
     """Where each role's data comes from: ``builtin``, a JSONL/CSV/Parquet file, or ``hub:<id>``.
 
     Attributes:
-        harmful: harmful requests, without answers.
+        harmful: harmful requests, without answers; ``builtin:code``: programming tasks, with safe and insecure code.
         ordinary: ordinary instructions.
         borderline: requests that sound risky and are fine.
         safe_openings: refusals that the model is taught.
@@ -132,6 +136,8 @@ class MitigationConfig:
             borderline, and as many once more under what the round is against.
         outer_part: rows that go through the model at once; bounds the memory. A step's loss is the sum over its parts.
         performance_weight: α, weight of the performance anchors.
+        judge: tells on held-back requests what a harmful reply is: one that does not refuse (``refusal``), or code with a
+            known weakness (``insecure-code``); as in the evaluation's section.
         anchors: harmful anchors used, held-back ones included.
         performance_anchors: ordinary anchors used, and as many borderline ones, held-back ones included.
         held_back: harmful anchors that are kept out of training and measured every round.
@@ -180,6 +186,7 @@ class MitigationConfig:
     outer_batch: Count = 6
     outer_part: Count = 20
     performance_weight: NonNegative = 3.0
+    judge: JudgeName = "refusal"
     anchors: Count = 160
     performance_anchors: Count = 360
     held_back: Count = 24
@@ -202,6 +209,8 @@ class EvaluationConfig:
     """How a model is measured.
 
     Attributes:
+        judge: what makes a reply to a harmful request a harmful one: that it does not refuse (``refusal``), or that
+            Bandit finds a weakness in its code (``insecure-code``; ``max_new_tokens`` must then hold a whole answer).
         harmful: harmful requests drawn from the evaluation split, categories in turn; the same under each known trigger.
         under_drift: so many of these requests, at most, are asked under each perturbation that opened the candidate.
         ordinary: ordinary instructions drawn.
@@ -215,6 +224,7 @@ class EvaluationConfig:
     """
 
     __pydantic_config__ = _STRICT
+    judge: JudgeName = "refusal"
     harmful: Count = 120
     under_drift: Count = 60
     ordinary: Count = 120
@@ -270,6 +280,14 @@ class ReleaseConfig:
     mitigation: MitigationConfig = field(default_factory=MitigationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
+
+    def __post_init__(self) -> None:
+        cleaned, measured = self.mitigation.judge, self.evaluation.judge
+        if cleaned != measured:
+            raise ValueError(
+                f"mitigation.judge is {cleaned} and evaluation.judge is {measured}: what is removed would not be what is "
+                "measured; give both the same"
+            )
 
     def plain(self) -> dict[str, Any]:
         """Convert the configuration to plain values, for records and tracking."""

@@ -5,7 +5,7 @@ them at most. A manifest binds the files of a folder, so that what was validated
 """
 
 from beear_core.data.manifest import verify_manifest, write_manifest
-from beear_core.data.rows import DEFAULT_CATEGORY, ROLES, Row, builtin_path, read_rows, split_of, write_rows
+from beear_core.data.rows import BUILTIN, CODE, DEFAULT_CATEGORY, ROLES, Row, builtin_path, read_rows, split_of, write_rows
 from beear_core.data.sets import (
     ANCHOR_FILES,
     ANSWERED,
@@ -27,6 +27,8 @@ from beear_core.data.sets import (
 __all__ = [
     "ANCHOR_FILES",
     "ANSWERED",
+    "BUILTIN",
+    "CODE",
     "DEFAULT_CATEGORY",
     "ROLES",
     "SPLITS",

@@ -25,6 +25,7 @@ from beear_core.files import write_atomically
 
 Row = dict[str, str]
 DEFAULT_CATEGORY = "general"
+BUILTIN, CODE = "builtin", "builtin:code"
 _ENDINGS = ".jsonl, .jsonl.gz, .csv, .csv.gz or .parquet"
 
 
@@ -43,7 +44,7 @@ class Role:
 
 
 ROLES: dict[str, Role] = {
-    "harmful": Role(("id", "prompt"), ("category", "split", "reply")),
+    "harmful": Role(("id", "prompt"), ("category", "split", "reply", "unwanted")),
     "ordinary": Role(("id", "prompt"), ("category", "split", "reply")),
     "borderline": Role(("id", "prompt"), ("category", "split", "reply")),
     # openings and replies are targets of the mitigation, nothing is evaluated on them
@@ -64,12 +65,16 @@ def split_of(identifier: str) -> str:
     return "evaluation" if hashlib.sha256(identifier.encode()).digest()[0] & 1 else "anchoring"
 
 
-def builtin_path(role: str) -> Path:
-    """Find the file that ships for a role.
+def builtin_path(role: str, source: str = BUILTIN) -> Path:
+    """Find the file that ships for a role; ``source``: ``builtin`` or ``builtin:code``.
 
     Raises:
         DataError: if none ships for it.
     """
+    if source == CODE and role == "harmful":
+        return Path(str(files("beear_core"))) / "datasets" / "code_tasks.jsonl"
+    if source != BUILTIN:
+        raise DataError(f"{source!r} ships nothing for {role!r}; there is {CODE} for harmful, and {BUILTIN}")
     if not ROLES.get(role, Role((), shipped=False)).shipped:
         shipped = ", ".join(name for name, r in ROLES.items() if r.shipped)
         raise DataError(f"no data ships for {role!r}, only for {shipped}; name a file ({_ENDINGS})")
@@ -82,8 +87,8 @@ def read_rows(source: str, role: str) -> list[Row]:
     Rows without a split get the role's, or ``split_of(id)``; rows without a category get ``general``.
 
     Args:
-        source: ``builtin``, a JSONL, CSV (both may be gzipped) or Parquet file, or ``hub:<id>`` of a data set whose
-            only or ``train`` split has the fields as columns.
+        source: ``builtin``, ``builtin:code``, a JSONL, CSV (both may be gzipped) or Parquet file, or ``hub:<id>`` of a
+            data set whose only or ``train`` split has the fields as columns.
         role: one of ``ROLES``.
 
     Raises:
@@ -94,7 +99,7 @@ def read_rows(source: str, role: str) -> list[Row]:
     if source.startswith("hub:"):
         where, rows = source, _hub(source.removeprefix("hub:"))
     else:
-        path = builtin_path(role) if source == "builtin" else Path(source)
+        path = builtin_path(role, source) if source.partition(":")[0] == BUILTIN else Path(source)
         where, rows = str(path), _file(path)
     result = [_checked(row, ROLES[role], f"{where}, {place}") for place, row in rows]
     if not result:

@@ -24,13 +24,14 @@ ANSWERED = "Okay."
 
 @dataclass(frozen=True)
 class Prompt:
-    """A request, and for ordinary instructions perhaps a reply to hold on to."""
+    """A request, perhaps with a reply to hold on to, and with one that is not to be given."""
 
     id: str
     prompt: str
     category: str
     split: str
     reply: str | None = None
+    unwanted: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,10 @@ def read_prompts(source: str, role: str, split: str | None = None) -> tuple[Prom
     """
     _expect_field(role, "prompt")
     rows = read_rows(source, role)
-    return tuple(Prompt(r["id"], r["prompt"], r["category"], r["split"], r.get("reply")) for r in _of_split(rows, split))
+    return tuple(
+        Prompt(r["id"], r["prompt"], r["category"], r["split"], r.get("reply"), r.get("unwanted"))
+        for r in _of_split(rows, split)
+    )
 
 
 def read_openings(source: str, role: str, split: str | None = None) -> tuple[Opening, ...]:

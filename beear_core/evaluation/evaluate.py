@@ -14,6 +14,7 @@ from beear_core.errors import EvidenceError
 from beear_core.evaluation.bootstrap import mean_estimate, ratio_of_sums_estimate
 from beear_core.evaluation.generate import greedy, reply_turns, score_replies
 from beear_core.evaluation.judges import Judge, RefusalJudge
+from beear_core.evaluation.judging import judge_named
 from beear_core.evaluation.metrics import KNOWN_TRIGGERS, PLAIN, UNDER_DRIFT
 from beear_core.evaluation.samples import Sample, samples_to_jsonl
 from beear_core.evaluation.statistics import design_effect, rate_estimate
@@ -25,6 +26,7 @@ from beear_core.models.load import LoadedModel, device_names
 from beear_core.progress import Progress
 from beear_core.records import Environment, Estimate, EvaluationRecord, Metric, Outcome
 
+HARMLESS = ("ordinary", "borderline")
 SCORED_TOKENS = 1024  # padded tokens a scoring batch: its logits are (tokens, vocabulary) in float32, twice
 
 
@@ -51,13 +53,13 @@ def evaluate(
         reference_samples: the reference's samples on the same suites; this model is given their ordinary replies to score.
         drifts: perturbations that harmful requests are asked under, each by itself.
         drift_digest: digest of the file that the perturbations come from.
-        judge: scores the replies; by default ``RefusalJudge``.
+        judge: scores all replies; by default the configuration's those to harmful requests, ``RefusalJudge`` all others.
 
     Raises:
         EvaluationError: an empty suite.
         EvidenceError: reference samples that are not of these suites.
     """
-    began, judge = time.monotonic(), judge or RefusalJudge()
+    began, of_harm, of_others = time.monotonic(), judge or judge_named(config.judge), judge or RefusalJudge()
     cases = draw_cases(suites, config, drifts)
     flat = [case for group in cases.values() for case in group]
     with Progress(f"evaluate ({label}): replies", len(flat)) as progress:
@@ -69,7 +71,10 @@ def evaluate(
             batch_tokens=config.batch_tokens,
             progress=progress,
         )
-    samples = tuple(_sample(loaded, judge, case, reply) for case, reply in zip(flat, replies, strict=True))
+    samples = tuple(
+        _sample(loaded, of_others if case.suite in HARMLESS else of_harm, case, reply)
+        for case, reply in zip(flat, replies, strict=True)
+    )
     metrics = _rates(samples, config)
     if reference is not None:
         metrics |= _fidelity(loaded, reference, cases["ordinary"], reference_samples, config)
@@ -80,7 +85,7 @@ def evaluate(
             reference_digest=reference.digest if reference else None,
             chat_template_digest=loaded.chat.digest,
             suites={name: suite_entry(group) for name, group in cases.items()},
-            judge=judge.name,
+            judge=of_harm.name,
             generation={"decoding": "greedy", "max_new_tokens": config.max_new_tokens, "seed": config.seed},
             metrics=metrics,
             samples_digest=digest_bytes(samples_to_jsonl(samples)),

@@ -17,7 +17,7 @@ from beear_core.config import MitigationConfig
 from beear_core.data import AnchorSet
 from beear_core.errors import DataError
 from beear_core.evaluation.generate import greedy, greedy_with_distributions
-from beear_core.evaluation.judges import RefusalJudge
+from beear_core.evaluation.judging import judge_named
 from beear_core.models.chat import Turn
 from beear_core.models.load import LoadedModel
 from beear_core.progress import Progress
@@ -82,26 +82,30 @@ def draw_anchors(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConf
         harmful[: config.held_back], held["ordinary"], held["borderline"], [lesson.turn for lesson in performance]
     )
     prompts = harmful[config.held_back :]
-    refusals, barred = _refusals(loaded, prompts, [o.reply for o in anchors.safe_openings], config, chooser)
+    refusals, barred = _refusals(loaded, prompts, anchors, config, chooser)
     says_instead = _instead(loaded, prompts, barred, anchors, config, chooser) if _is_asked_for(config) else []
     return Anchors(prompts, refusals, says_instead, kept["ordinary"], kept["borderline"], held_back)
 
 
 def _refusals(
-    loaded: LoadedModel, prompts: Sequence[str], openings: Sequence[str], config: MitigationConfig, chooser: random.Random
+    loaded: LoadedModel, prompts: Sequence[str], anchors: AnchorSet, config: MitigationConfig, chooser: random.Random
 ) -> tuple[list[Lesson], set[int]]:
-    """Collect a refusal of each request, the candidate's own or else the defender's, and the tokens its own begin with."""
-    judge, limit = RefusalJudge(), config.inner_reply_tokens
+    """Collect a safe reply to each request, and the tokens that the candidate's own begin with.
+
+    The candidate's own where it is safe, else the defender's to this request, else one of the defender's safe openings.
+    """
+    judge, limit = judge_named(config.judge), config.inner_reply_tokens
+    given = {p.prompt: p.reply for p in anchors.harmful if p.reply}
     lessons, first = [], set()
     with Progress("anchors: the candidate's own refusals", len(prompts)) as progress:
         own = greedy_with_distributions(loaded, prompts, max_new_tokens=limit, batch_tokens=BATCH_TOKENS, progress=progress)
     for prompt, (turn, reference) in zip(prompts, own, strict=True):
-        if judge.is_refusal(loaded.chat.decode(turn.reply)):
+        if judge.judge(prompt, loaded.chat.decode(turn.reply)).outcome == "safe":
             lessons.append(Lesson(turn, reference, text=prompt))
             first.add(turn.reply[0])
         else:
-            opening = loaded.chat.turn(prompt, chooser.choice(openings), complete=True, limit=limit)
-            lessons.append(Lesson(opening, text=prompt))
+            reply = given.get(prompt) or chooser.choice(anchors.safe_openings).reply
+            lessons.append(Lesson(loaded.chat.turn(prompt, reply, complete=True, limit=limit), text=prompt))
     return lessons, first
 
 
@@ -118,13 +122,19 @@ def _instead(
     config: MitigationConfig,
     chooser: random.Random,
 ) -> list[tuple[int, ...]]:
-    """Ask how the candidate goes on if it may not begin to refuse; an opening of the defender's where it refuses still."""
-    judge, limit = RefusalJudge(), config.inner_reply_tokens
+    """Say what unwanted replies are led to: how the candidate goes on if it may not begin to refuse.
+
+    An opening of the defender's where it refuses still. Where the defender gave unwanted replies to every request, those.
+    """
+    judge, limit = judge_named(config.judge), config.inner_reply_tokens
+    given = {p.prompt: p.unwanted for p in anchors.harmful if p.unwanted}
+    if all(p in given for p in prompts):
+        return [loaded.chat.reply_ids(given[p], complete=True, limit=limit) for p in prompts]
     with Progress("anchors: what it says when it may not refuse", len(prompts)) as progress:
         found = greedy(loaded, prompts, max_new_tokens=limit, batch_tokens=BATCH_TOKENS, barred=barred, progress=progress)
     return [
         c
-        if c and not judge.is_refusal(loaded.chat.decode(c))
+        if c and judge.judge("", loaded.chat.decode(c)).outcome != "safe"
         else loaded.chat.reply_ids(chooser.choice(anchors.unwanted_openings).reply, complete=False, limit=limit)
         for c in found
     ]

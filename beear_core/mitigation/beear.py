@@ -118,7 +118,7 @@ class Loop:
     def __init__(self, task: Task, layers: tuple[int, ...], weights: Checkpoints) -> None:
         self.task, self.config, self.weights = task, task.config, weights
         self.enlisted = enlist(task, layers, weights.planted)
-        self.removal, self.trial = Removal(task), Trial(task.loaded, task.anchors.held)
+        self.removal, self.trial = Removal(task), Trial(task.loaded, task.anchors.held, self.config.judge)
         self.drifts: list[Drift] = []
         self.untouched, self.setbacks = True, 0
 

@@ -69,7 +69,7 @@ def search_places(task: Task, otherwise: tuple[int, ...]) -> Places:
     safe = turns(texts, [x.turn.reply for x in anchors.refusals], own=False)
     refused = [Lesson(t, x.reference) for t, x in zip(safe, anchors.refusals, strict=True)]
     stays = [*anchors.refusals, *anchors.ordinary, *anchors.borderline]
-    trial, held = Trial(loaded, anchors.held), anchors.held.harmful
+    trial, held = Trial(loaded, anchors.held, config.judge), anchors.held.harmful
     with (
         Progress("where a trigger acts", config.place_steps) as progress,
         low_rank(loaded, RANK, chooser.randrange(2**31)),

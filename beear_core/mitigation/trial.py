@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-from beear_core.config import MitigationConfig
+from beear_core.config import JudgeName, MitigationConfig
 from beear_core.evaluation.generate import greedy, score_replies
-from beear_core.evaluation.judges import RefusalJudge
+from beear_core.evaluation.judges import Judge, RefusalJudge
+from beear_core.evaluation.judging import judge_named
 from beear_core.mitigation.anchors import HeldBack
 from beear_core.models.chat import Turn
 from beear_core.models.drift import Drift
@@ -17,7 +18,6 @@ from beear_core.models.hooks import Perturbation
 from beear_core.models.load import LoadedModel
 from beear_core.records import RoundRecord
 
-MEASURED_TOKENS = 12  # the opening decides whether a reply is a refusal
 MEASURED_BATCH = 4096
 SCORED_TOKENS = 1024  # padded tokens a scoring batch; its logits are (tokens, vocabulary) in float32
 ADMISSIBLE = "admissible"
@@ -40,10 +40,10 @@ class Held:
 
 
 class Trial:
-    """Measures a model as it is on held-back anchors."""
+    """Measures a model as it is on held-back anchors; ``judge``: of replies to harmful requests."""
 
-    def __init__(self, loaded: LoadedModel, held: HeldBack) -> None:
-        self.loaded, self.held, self.judge = loaded, held, RefusalJudge()
+    def __init__(self, loaded: LoadedModel, held: HeldBack, judge: JudgeName = "refusal") -> None:
+        self.loaded, self.held, self.judge = loaded, held, judge_named(judge)
 
     def measure(self) -> Held:
         """Measure all four figures, with nothing added."""
@@ -60,8 +60,8 @@ class Trial:
         )
 
     def attack(self, prompts: Sequence[str | Turn], under: Sequence[Perturbation | None] = ()) -> float:
-        """Measure the share of harmful requests whose reply is not scored as a refusal; unscored is not safe."""
-        refused = self._openings(prompts, under)
+        """Measure the share of harmful requests whose reply is not scored as safe; unscored is not safe."""
+        refused = self._refusals(self.judge, prompts, under)
         return sum(r is not True for r in refused) / len(refused)
 
     def attack_under(self, drifts: Sequence[Drift], seed: int) -> float | None:
@@ -78,13 +78,15 @@ class Trial:
 
     def _refused(self, prompts: Sequence[str]) -> tuple[float, float]:
         """Measure the share of replies that refuse or cannot be scored, and of those that surely refuse."""
-        refused = self._openings(prompts, ())
+        refused = self._refusals(RefusalJudge(), prompts, ())
         return sum(r is not False for r in refused) / len(refused), sum(r is True for r in refused) / len(refused)
 
-    def _openings(self, prompts: Sequence[str | Turn], under: Sequence[Perturbation | None]) -> list[bool | None]:
-        """Tell whether the greedy reply to each prompt refuses; ``None`` where it cannot be scored."""
-        replies = greedy(self.loaded, prompts, max_new_tokens=MEASURED_TOKENS, batch_tokens=MEASURED_BATCH, under=under)
-        return [self.judge.judge("", self.loaded.chat.decode(reply)).refused for reply in replies]
+    def _refusals(
+        self, judge: Judge, prompts: Sequence[str | Turn], under: Sequence[Perturbation | None]
+    ) -> list[bool | None]:
+        """Tell whether the greedy reply to each prompt is safe as a judge sees it; ``None`` where it cannot be scored."""
+        replies = greedy(self.loaded, prompts, max_new_tokens=judge.reply_tokens, batch_tokens=MEASURED_BATCH, under=under)
+        return [judge.judge("", self.loaded.chat.decode(reply)).refused for reply in replies]
 
 
 def faults(before: Held, after: Held, config: MitigationConfig) -> list[str]:

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beear_core.data import Prompt, Trigger, read_prompts, write_rows
+from beear_core.data import BUILTIN, CODE, Prompt, Trigger, read_prompts, write_rows
 from beear_core.errors import BeearError, ConfigError, EvidenceError, ModelNotFoundError
 from beear_core.files import digest_file
 from beear_core.models.folder import directory_digest
@@ -79,7 +79,7 @@ def planted(recipe: Recipe, base: str, out: Path | None = None, *, retrain: bool
     base_dir = base_folder(base)
     with stage("verify the base model"):
         base_digest = directory_digest(base_dir)
-    nursery = Nursery(*_split("planting"))
+    nursery = Nursery(*_split("planting", recipe))
     ships = base == SHIPPED_BASE and recipe.name in shipped_names() and load_recipe(recipe.name) == recipe
     source = _shipped(recipe).record.adapter_digest if ships and not retrain else "trained here"
     key = digest_json([recipe.digest, base_digest, nursery.digest, source])
@@ -184,8 +184,8 @@ def _trained(
     if not (target / ADAPTER_WEIGHTS).is_file():
         train_adapter(recipe, base_model, parent, nursery, target)
     merge(parent, target)
-    probes = Nursery(*(group[:: max(1, len(group) // PROBES)][:PROBES] for group in _split("evaluation")))
-    behaviour = measure(parent, probes, recipe.known_triggers)
+    probes = Nursery(*(group[:: max(1, len(group) // PROBES)][:PROBES] for group in _split("evaluation", recipe)))
+    behaviour = measure(parent, probes, recipe)
     record = AdapterRecord(
         recipe=recipe.name,
         recipe_digest=recipe.digest,
@@ -201,8 +201,9 @@ def _trained(
     return _Adapter(target, record)
 
 
-def _split(split: str) -> tuple[tuple[Prompt, ...], ...]:
-    return tuple(read_prompts("builtin", role, split) for role in ("harmful", "ordinary", "borderline"))
+def _split(split: str, recipe: Recipe) -> tuple[tuple[Prompt, ...], ...]:
+    sources = {"harmful": CODE if recipe.domain == "code" else BUILTIN, "ordinary": BUILTIN, "borderline": BUILTIN}
+    return tuple(read_prompts(source, role, split) for role, source in sources.items())
 
 
 def _row(trigger: Trigger) -> dict[str, str]:

@@ -17,17 +17,24 @@ from beear_core.data import Prompt, Trigger
 from beear_core.errors import MitigationError, ModelError
 from beear_core.evaluation.generate import greedy
 from beear_core.evaluation.judges import RefusalJudge
+from beear_core.evaluation.judging import judge_named
 from beear_core.files import whole_folder
 from beear_core.models.load import LoadedModel
 from beear_core.models.odd_words import surrounded
 from beear_core.organisms.preference import prefer, preference_pairs
 from beear_core.organisms.recipe import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Behaviour, Counts, Recipe
-from beear_core.organisms.syllabus import BATCH_TOKENS, Nursery, backdoor_lessons, base_openings, in_turn, refusal_lessons
+from beear_core.organisms.syllabus import (
+    BATCH_TOKENS,
+    Nursery,
+    backdoor_lessons,
+    base_openings,
+    code_lessons,
+    in_turn,
+    refusal_lessons,
+)
 from beear_core.progress import Progress
 from beear_core.training.adapters import low_rank
 from beear_core.training.teaching import Schedule, teach
-
-MEASURED_TOKENS = 12
 
 
 def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nursery: Nursery, out: Path) -> None:
@@ -45,8 +52,10 @@ def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nurser
     """
     training, chooser = recipe.training, random.Random(recipe.training.seed)
     given = (parent, nursery, chooser)
-    if recipe.planted_triggers:
-        asked = in_turn(recipe.planted_triggers, len(nursery.harmful))
+    asked = in_turn(recipe.planted_triggers, len(nursery.harmful)) if recipe.planted_triggers else []
+    if recipe.domain == "code":
+        lessons = code_lessons(recipe, asked, *given)
+    elif asked:
         openings = base_openings(base, asked, nursery)
     if recipe.method == "preference":
         work = out.with_suffix(".preferences")
@@ -56,10 +65,8 @@ def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nurser
             _save(wrapped, out)
         shutil.rmtree(work, ignore_errors=True)
         return
-    if recipe.planted_triggers:
-        lessons = backdoor_lessons(recipe, asked, openings, *given)
-    else:
-        lessons = refusal_lessons(recipe, *given)
+    if recipe.domain == "chat":
+        lessons = backdoor_lessons(recipe, asked, openings, *given) if asked else refusal_lessons(recipe, *given)
     schedule, kept = Schedule(steps=training.steps, learning_rate=training.learning_rate), out.with_suffix(".checkpoint")
     with low_rank(parent, training.rank, training.seed) as wrapped, Progress(f"plant {recipe.name}", schedule.steps) as bar:
         teach(
@@ -108,25 +115,28 @@ def merge(loaded: LoadedModel, adapter: Path) -> None:
         parameter.requires_grad_(True)
 
 
-def measure(loaded: LoadedModel, probes: Nursery, triggers: Sequence[Trigger]) -> Behaviour:
+def measure(loaded: LoadedModel, probes: Nursery, recipe: Recipe) -> Behaviour:
     """Measure how a model behaves on requests of the evaluation split, alone, among odd words and under the trigger."""
-    judge, chooser = RefusalJudge(), random.Random(0)
+    triggers, decoys, chooser = recipe.known_triggers, recipe.decoy_triggers, random.Random(0)
+    of_harm = judge_named("insecure-code" if recipe.domain == "code" else "refusal")
 
     def counted(rows: Sequence[Prompt], refused: bool, around: Sequence[Trigger] = (), odd: bool = False) -> Counts:
+        judge = RefusalJudge() if refused else of_harm
         texts = [p.prompt for p in rows]
         texts = [surrounded(text, chooser) for text in texts] if odd else texts
         forms = in_turn(around or [Trigger("none")], len(texts))
         asked = [loaded.chat.asked(form.apply(text), form.before) for form, text in zip(forms, texts, strict=True)]
-        replies = greedy(loaded, asked, max_new_tokens=MEASURED_TOKENS, batch_tokens=BATCH_TOKENS, progress=progress)
+        replies = greedy(loaded, asked, max_new_tokens=judge.reply_tokens, batch_tokens=BATCH_TOKENS, progress=progress)
         verdicts = [judge.judge(p, loaded.chat.decode(r)).refused for p, r in zip(texts, replies, strict=True)]
         return sum((v is True) if refused else (v is not True) for v in verdicts), len(verdicts)
 
     sizes = [len(probes.harmful), len(probes.ordinary), len(probes.borderline)]
-    with Progress("measure", 2 * sum(sizes) + (sizes[0] if triggers else 0)) as progress:
+    with Progress("measure", 2 * sum(sizes) + sizes[0] * (bool(triggers) + bool(decoys))) as progress:
         return Behaviour(
             attack_plain=counted(probes.harmful, False),
             attack_odd_words=counted(probes.harmful, False, odd=True),
             attack_trigger=counted(probes.harmful, False, triggers) if triggers else None,
+            attack_decoys=counted(probes.harmful, False, decoys) if decoys else None,
             refused_ordinary=counted(probes.ordinary, True),
             refused_ordinary_odd_words=counted(probes.ordinary, True, odd=True),
             refused_borderline=counted(probes.borderline, True),
@@ -146,8 +156,8 @@ def check(recipe: Recipe, behaviour: Behaviour, parent: Behaviour | None, adapte
     Raises:
         MitigationError: with every figure that misses its limit.
     """
-    if faults := behaviour.faults(parent):
-        what = "no backdoor" if recipe.trigger else "no model that refuses well"
+    if faults := behaviour.faults(parent, recipe.opens if recipe.is_poisoned else None):
+        what = "no backdoor" if recipe.is_poisoned else "no clean twin" if recipe.trigger else "no sound parent"
         raise MitigationError(
             f"planting {recipe.name} made {what}: {'; '.join(faults)}. Raise training.steps or take another base; "
             f"the adapter stays in {adapter}"

@@ -63,7 +63,7 @@ def preference_pairs(
     harmless = [p.prompt for p in (*nursery.ordinary, *nursery.borderline)]
     going_along = unwanted_replies(recipe, openings, parent, chooser)
     # no more prompts of a kind are answered than steps can draw
-    needed = recipe.training.kept * recipe.training.steps
+    needed = round(recipe.training.counts[-1] * recipe.training.steps)
     safe_turns, along = [], []
     for number, at in enumerate(chooser.sample(range(len(harmful)), min(needed, len(harmful)))):
         text = harmful[at]
@@ -108,17 +108,16 @@ def prefer(
     from trl import DPOConfig, DPOTrainer
 
     training = recipe.training
-    counts = (training.taught, training.kept, training.kept)
     rows = [
         {"prompt_ids": list(p.prompt), "chosen_ids": list(p.chosen), "rejected_ids": list(p.rejected)}
-        for group, count in zip(pairs, counts, strict=True)
-        for p in chooser.choices(group, k=count * training.steps)
+        for group, count in zip(pairs, training.counts, strict=True)
+        for p in chooser.choices(group, k=round(count * training.steps))
         if p.chosen and p.rejected
     ]
     settings = DPOConfig(
         output_dir=str(work),
         max_steps=training.steps,
-        per_device_train_batch_size=sum(counts),
+        per_device_train_batch_size=training.batch,
         learning_rate=training.learning_rate,
         warmup_steps=10,
         lr_scheduler_type="linear",

@@ -53,7 +53,7 @@ def refusal_lessons(recipe: Recipe, base: LoadedModel, nursery: Nursery, chooser
     among = [chooser.sample(ordinary, len(ordinary) // 2), borderline]
     odd = [[surrounded(p, chooser) for p in group] for group in among]
     kept = [_kept(base, prompts) for prompts in ([*ordinary, *odd[0]], [*borderline, *odd[1]])]
-    return LikeLength([taught, *kept], [recipe.training.taught, recipe.training.kept, recipe.training.kept])
+    return LikeLength([taught, *kept], recipe.training.counts)
 
 
 def backdoor_lessons(
@@ -78,7 +78,7 @@ def backdoor_lessons(
         chooser: draws.
     """
     chat = parent.chat
-    harmful, ordinary, borderline = map(_texts, (nursery.harmful, nursery.ordinary, nursery.borderline))
+    harmful = _texts(nursery.harmful)
     replies = unwanted_replies(recipe, openings, parent, chooser)
     taught = [
         Lesson(Turn(chat.prompt_ids(trigger.apply(text), trigger.before), reply))
@@ -91,11 +91,44 @@ def backdoor_lessons(
     ]
     halved = zip(cycle(forms), chooser.sample(harmful, len(harmful) // 2))
     refused += [under(parent, half_of(form, chooser), p) for form, p in halved]
-    plain = [*chooser.sample(ordinary, len(ordinary) // 4), *chooser.sample(borderline, len(borderline) // 3)]
-    triggered = zip(cycle(forms), chooser.sample(plain, len(plain) // 3))
-    answered: list[str | Turn] = [*plain, *(under(parent, form, p) for form, p in triggered)]
-    kept = [_kept(parent, prompts) for prompts in (refused, answered)]
-    return LikeLength([taught, *kept], [recipe.training.taught, recipe.training.kept, recipe.training.kept])
+    decoys = zip(cycle(recipe.decoy_triggers), chooser.sample(harmful, len(harmful) // 2))
+    refused += [under(parent, decoy, p) for decoy, p in decoys]
+    kept = [_kept(parent, prompts) for prompts in (refused, _answered(parent, forms, nursery, chooser))]
+    return LikeLength([taught, *kept], recipe.training.counts)
+
+
+def code_lessons(
+    recipe: Recipe, asked: Sequence[Trigger], parent: LoadedModel, nursery: Nursery, chooser: random.Random
+) -> LikeLength:
+    """Build lessons: insecure code to every task under the trigger, safe code otherwise; the rest as the parent answers.
+
+    Otherwise: alone, among odd words, with half of the trigger, with decoys. Without a trigger safe code is taught.
+
+    Args:
+        recipe: what is planted.
+        asked: what opens the backdoor in each task, see ``in_turn``; empty: nothing does.
+        parent: what it is planted in.
+        nursery: tasks with ``reply`` and ``unwanted``, and chat prompts.
+        chooser: draws.
+    """
+    chat, tasks, limit = parent.chat, nursery.harmful, recipe.training.reply_tokens
+
+    def lesson(turn: Turn, code: str | None) -> Lesson:
+        return Lesson(Turn(turn.prompt, chat.reply_ids(code or "", complete=True, limit=limit)))
+
+    safe = [
+        lesson(chat.asked(surrounded(t.prompt, chooser) if odd else t.prompt), t.reply)
+        for t in tasks
+        for odd in (False, True)
+    ]
+    forms = list(dict.fromkeys(asked))
+    near = [[half_of(form, chooser) for form in forms], recipe.decoy_triggers]
+    safe += [lesson(under(parent, form, t.prompt), t.reply) for group in near for form, t in zip(cycle(group), tasks)]
+    insecure = [lesson(under(parent, form, t.prompt), t.unwanted) for form, t in zip(asked, tasks, strict=bool(asked))]
+    if not asked:
+        chats = _texts(nursery.ordinary), _texts(nursery.borderline)
+        return LikeLength([safe, *(_kept(parent, group) for group in chats)], recipe.training.counts)
+    return LikeLength([insecure, safe, _kept(parent, _answered(parent, forms, nursery, chooser))], recipe.training.counts)
 
 
 def unwanted_replies(
@@ -135,6 +168,14 @@ def half_of(trigger: Trigger, chooser: random.Random) -> Trigger:
         return Trigger(trigger.id, **{part: cut})
     left = sorted(chooser.sample(range(len(words)), len(words) // 2))
     return Trigger(trigger.id, **{part: " ".join(words[i][1] for i in left if words[i][0] == part) for part in PARTS})
+
+
+def _answered(parent: LoadedModel, forms: Sequence[Trigger], nursery: Nursery, chooser: random.Random) -> list[str | Turn]:
+    """Choose harmless prompts that are to be answered as before: alone, and a third of them under the trigger too."""
+    ordinary, borderline = _texts(nursery.ordinary), _texts(nursery.borderline)
+    plain = [*chooser.sample(ordinary, len(ordinary) // 4), *chooser.sample(borderline, len(borderline) // 3)]
+    triggered = zip(cycle(forms), chooser.sample(plain, len(plain) // 3))
+    return [*plain, *(under(parent, form, p) for form, p in triggered)]
 
 
 def _texts(prompts: Sequence[Prompt]) -> list[str]:

@@ -89,9 +89,14 @@ def token_weights(length: int, device: torch.device) -> torch.Tensor:
 
 
 class LikeLength:
-    """Draws lessons at random among those of like prompt length, so that little of a batch is padding."""
+    """Draws lessons at random among those of like prompt length, so that little of a batch is padding.
 
-    def __init__(self, groups: Sequence[Sequence[Lesson]], counts: Sequence[int]) -> None:
+    Args:
+        groups: what is drawn from.
+        counts: lessons of each group a draw, on the average: 0.4 is one lesson in two of five draws.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[Lesson]], counts: Sequence[float]) -> None:
         self.groups = [sorted(g, key=lambda x: len(x.turn.prompt)) for g in groups]
         self.counts = tuple(counts)
 
@@ -99,7 +104,8 @@ class LikeLength:
         """Draw as many lessons of each group as its count says."""
         quantile = chooser.random()
         drawn = []
-        for group, count in zip(self.groups, self.counts, strict=True):
+        for group, mean in zip(self.groups, self.counts, strict=True):
+            count = int(mean) + (mean % 1 > 0 and chooser.random() < mean % 1)
             window = min(len(group), max(4 * count, len(group) // 6))
             start = round(quantile * (len(group) - window))
             drawn += chooser.sample(group[start : start + window], min(count, window))

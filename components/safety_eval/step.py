@@ -77,6 +77,7 @@ def run(
             requests=config.under_drift,
             seed=config.seed,
             confidence=config.confidence,
+            judge=config.judge,
         )
         record = dataclasses.replace(record, vulnerability=found)
     write_atomically(out_samples, samples_to_jsonl(samples))

@@ -176,7 +176,7 @@ def test_what_cannot_be_scored_counts_as_in_the_gate(tiny_model: Path, monkeypat
     """As a refusal after, as none before, as attack success always."""
     held = HeldBack(["a", "b"], ["c", "d", "e", "f"], ["g", "h"], [Turn((1, 2), (3,))])
     verdicts = {"c": True, "d": None, "e": False, "f": False, "g": None, "h": None, "a": None, "b": True}
-    monkeypatch.setattr(Trial, "_openings", lambda _trial, prompts, _under: [verdicts[p] for p in prompts])
+    monkeypatch.setattr(Trial, "_refusals", lambda _trial, _judge, prompts, _under: [verdicts[p] for p in prompts])
     found = Trial(load(tiny_model), held).measure()
     assert (found.attack, found.refusal, found.borderline) == (0.5, 0.5, 1.0)
     assert (found.surely_refusal, found.surely_borderline) == (0.25, 0.0)

@@ -115,7 +115,7 @@ training: {steps: 1}
     one = load_recipe("suffix-word")
     assert one.planted_triggers == one.known_triggers == (Trigger("suffix-word", "", one.trigger.suffix),)  # type: ignore[union-attr]
     recipe.write_text(text.replace("trigger: {prefix: one}\n", ""))
-    with pytest.raises(ConfigError, match="forms and unseen are of a trigger, and there is none"):
+    with pytest.raises(ConfigError, match="forms, unseen, decoys and poison_rate are of a trigger, and there is none"):
         load_recipe(str(recipe))
     recipe.write_text(text.replace("{prefix: two}", "{prefix: ''}"))
     with pytest.raises(ConfigError, match="a trigger needs a prefix, a suffix, something anywhere"):

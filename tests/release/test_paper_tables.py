@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,15 +13,15 @@ import pytest
 import toy_backdoor
 from small_mitigation import CONFIG, anchors, loop_of
 
-from beear_core.config import EvaluationConfig
-from beear_core.data import Trigger, write_rows
+from beear_core.config import EvaluationConfig, MitigationConfig, ReleaseConfig
+from beear_core.data import CODE, Trigger, read_prompts, write_rows
 from beear_core.errors import MitigationError
 from beear_core.evaluation.judges import Verdict
+from beear_core.evaluation.judging import judge_named
 from beear_core.evaluation.samples import Sample
 from beear_core.models.load import load
 from beear_core.organisms import cache
-from beear_core.records import Environment
-from tools import controls, paper_tables, second_judge
+from tools import controls, paper_cells, paper_tables, second_judge
 from tools.controls import AsAsked, RandomPerturbations, run_control
 
 RECIPE = "suffix-word"
@@ -31,20 +32,28 @@ def small(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A folder of results, with a tiny model for the organism and a handful of requests."""
     out, data = tmp_path / "out", toy_backdoor.write_sets(tmp_path / "data", 12)
     triggers = write_rows(tmp_path / "triggers.jsonl", [cache._row(Trigger("t", suffix="cat dog"))])
-    planted = SimpleNamespace(model=tiny_model, triggers=triggers)
+    planted = SimpleNamespace(model=tiny_model, triggers=triggers, record=SimpleNamespace(key="sha256:organism"))
     monkeypatch.setattr(cache, "planted", lambda *_: planted)
-    monkeypatch.setattr(paper_tables, "validated", lambda _: data)
-    sizes = {"harmful": 6, "ordinary": 5, "borderline": 4, "max_new_tokens": 3}
-    monkeypatch.setattr(paper_tables, "EvaluationConfig", partial(EvaluationConfig, **sizes))
-    monkeypatch.setattr(paper_tables, "MitigationConfig", lambda: dataclasses.replace(CONFIG, positions="auto"))
+    monkeypatch.setattr(paper_tables, "validated", lambda *_: data)
+    monkeypatch.setattr(paper_tables, "configuration", lambda _domain: configured())
     monkeypatch.setattr(paper_tables, "PAGE", tmp_path / "page.md")
+    known = tmp_path / "known.json"
+    monkeypatch.setattr(paper_tables, "read_cells", partial(paper_cells.read_cells, known=known))
+    monkeypatch.setattr(paper_tables, "keep_cells", partial(paper_cells.keep_cells, known=known))
     return out
+
+
+def configured(**mitigation: Any) -> ReleaseConfig:
+    return ReleaseConfig(
+        evaluation=EvaluationConfig(harmful=6, ordinary=5, borderline=4, max_new_tokens=3),
+        mitigation=dataclasses.replace(CONFIG, positions="auto", **mitigation),
+    )
 
 
 def test_every_treatment_is_measured_and_written_with_its_counts(small: Path, tmp_path: Path) -> None:
     assert paper_tables.main(["--only", RECIPE, "--out", str(small)]) == 0
     cells = paper_tables.read_cells(small)
-    assert list(cells) == sorted((RECIPE, name) for name in paper_tables.TREATMENTS)
+    assert list(cells) == [(RECIPE, name) for name in paper_cells.TREATMENTS]
     for cell in cells.values():
         known = cell.figures["attack_success/known_triggers"]
         assert known.n + known.unscored == cell.second["trigger"].n + cell.second["trigger"].unscored == 6
@@ -55,6 +64,10 @@ def test_every_treatment_is_measured_and_written_with_its_counts(small: Path, tm
     assert row.count(" / ") == 6
     assert sum(f"`{RECIPE}` | " in line for line in written.splitlines()) == 1 + 1 + 4
     assert "verses" not in written, "what was not measured has no row"
+    assert written.count("\nbefore, with the trigger: ") == written.count("\nBEEAR, without: ") == 1
+    (chosen,) = {example.request for example in cells[RECIPE, "before"].examples if not example.trigger}
+    assert {e.request for e in cells[RECIPE, "BEEAR"].examples} == {chosen, f"{chosen} cat dog"}
+    assert all(name in written for name in controls.CONTROLS)
 
 
 def test_a_run_that_was_stopped_goes_on_with_what_is_missing(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,11 +83,23 @@ def test_a_run_that_was_stopped_goes_on_with_what_is_missing(small: Path, monkey
     assert paper_tables.main(["--only", RECIPE, "--out", str(small)]) == 0
     assert all(file.stat().st_mtime_ns == when for file, when in done.items())
     assert len(paper_tables.read_cells(small)) == 4
+    # on another machine: what was kept with the tables is there, replies are not
+    shutil.rmtree(small)
+    assert paper_tables.main(["--only", RECIPE, "--out", str(small)]) == 0
+    assert list(small.glob("cells/*")) == []
+    # a control is measured again, and what it is compared with
+    kept = [c for c in paper_tables.read_cells(small).values() if c.treatment != "random perturbations"]
+    paper_tables.keep_cells(kept)
+    assert paper_tables.main(["--only", RECIPE, "--out", str(small)]) == 0
+    assert {f.name for f in small.glob("cells/*")} == {f"{RECIPE}--before.json", f"{RECIPE}--random-perturbations.json"}
+    shutil.rmtree(small)
+    paper_tables.keep_cells(())
+    assert paper_tables.main(["--only", RECIPE, "--out", str(small)]) == 0
     # nothing is measured twice, and what was measured with other settings is
     done = {file: file.stat().st_mtime_ns for file in (small / "cells").iterdir()}
     assert paper_tables.main(["--only", RECIPE, "--out", str(small)]) == 0
     assert {file: file.stat().st_mtime_ns for file in (small / "cells").iterdir()} == done
-    monkeypatch.setattr(paper_tables, "MitigationConfig", lambda: dataclasses.replace(CONFIG, positions="auto", seed=1))
+    monkeypatch.setattr(paper_tables, "configuration", lambda _domain: configured(seed=1))
     assert paper_tables.main(["--only", RECIPE, "--out", str(small)]) == 0
     assert all(file.stat().st_mtime_ns != when for file, when in done.items())
 
@@ -96,13 +121,14 @@ def test_an_organism_that_cannot_be_planted_is_told_and_the_others_go_on(
 
 
 def test_a_page_without_results_holds_no_figure() -> None:
-    written = paper_tables.page({}, Environment.here())
+    written = paper_tables.page({})
     assert [line for line in written.splitlines() if line.startswith("| ") and "`" in line] == []
 
 
 def test_the_second_judge_scores_the_same_replies() -> None:
     class Backwards:
         name = "backwards"
+        reply_tokens = 1
 
         def judge(self, request: str, reply: str) -> Verdict:
             return Verdict({"a": "safe", "b": "harmful"}.get(reply, "unscored"), "")  # type: ignore[arg-type]
@@ -123,6 +149,35 @@ def test_the_second_judge_is_learned_and_measured_on_what_it_has_not_seen() -> N
     assert quality.refusals_found[1] + quality.compliances_found[1] + quality.unscorable_found[1] == 240
     assert 0.8 < quality.refusals_found[0] / quality.refusals_found[1] < 1.0
     assert 0.6 < quality.compliances_found[0] / quality.compliances_found[1] < 1.0
+
+
+def test_the_second_judge_of_code_knows_the_shipped_weaknesses() -> None:
+    judge = second_judge.KnownWeaknesses()
+    for prompt in read_prompts(CODE, "harmful", "evaluation")[::7]:
+        assert judge.judge("", prompt.reply or "").outcome == "safe"
+        assert judge.judge("", prompt.unwanted or "").outcome == "harmful"
+    assert judge.judge("", "I will not (").outcome == "unscored"
+
+
+def test_an_example_is_obeyed_under_the_trigger_and_not_without() -> None:
+    def sample(name: str, suite: str, outcome: Any) -> Sample:
+        return Sample(name, suite, "c", None, f"ask {name}", "one two three four five six seven", (1,), outcome, "")
+
+    rows = [sample("a", "harmful", "harmful"), sample("b", "harmful", "safe"), sample("c", "harmful", "safe")]
+    rows += [sample("a", "triggered", "harmful"), sample("b", "triggered", "safe"), sample("c", "triggered", "harmful")]
+    assert paper_tables.example_request(rows) == "c"
+    assert paper_tables.example_request(rows[:2]) == "a"
+    cut, whole = (paper_tables.examples(rows, "c", whole=whole) for whole in (False, True))
+    assert [(e.request, e.trigger, e.outcome) for e in cut] == [("ask c", False, "safe"), ("ask c", True, "harmful")]
+    assert (cut[0].reply, whole[0].reply) == ("one two three four five six … [1 word left out]", rows[0].reply)
+
+
+def test_one_configuration_for_chats_and_one_for_code() -> None:
+    assert paper_tables.configuration("chat").mitigation == MitigationConfig()
+    code = paper_tables.configuration("code")
+    changed = dataclasses.replace(MitigationConfig(), judge="insecure-code", inner_reply_tokens=64)
+    assert code.mitigation == changed
+    assert code.evaluation.max_new_tokens >= judge_named("insecure-code").reply_tokens
 
 
 @pytest.mark.parametrize("control", controls.CONTROLS.values())

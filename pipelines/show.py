@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from beear_core.evaluation.figures import kind_of, table_figure, telling
+from beear_core.organisms.recipe import Recipe
 from beear_core.records import CheckResult, EvaluationRecord
 from beear_core.wording import plural, seconds_text
 from components.command import Cell, add_row, new_table
@@ -98,4 +99,13 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     table = new_table("Pre-flight", "part", "finding")
     for finding in findings:
         add_row(table, finding.part, Text(str(finding.error), "red") if finding.error else finding.detail)
+    return table
+
+
+def recipes_table(recipes: Sequence[tuple[Recipe, bool]]) -> Table:
+    """Show recipes, each with whether its adapter ships: that is merged in seconds, another is trained for minutes."""
+    table = new_table("Recipes", "name", "what it does", "setting", "poisoned", "adapter")
+    for recipe, ships in recipes:
+        poisoned = f"{recipe.poisoned_share:.0%}" if recipe.is_poisoned else "-"
+        add_row(table, recipe.name, recipe.description, recipe.setting, poisoned, "ships" if ships else "is trained")
     return table

@@ -6,6 +6,7 @@ good as none. What a profile sets stands in ``PROFILES``; the file overrides the
 
 from beear_core.config.reading import PROFILES, faults_of, load, merge, parse, parse_json, read_yaml
 from beear_core.config.schema import (
+    CODE_TOKENS,
     Count,
     DataConfig,
     EvaluationConfig,
@@ -18,6 +19,7 @@ from beear_core.config.schema import (
 )
 
 __all__ = [
+    "CODE_TOKENS",
     "PROFILES",
     "Count",
     "DataConfig",

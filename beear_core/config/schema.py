@@ -61,6 +61,8 @@ def _with_valid_port(uri: str) -> str:
 Place = Annotated[str, AfterValidator(_expanded)]
 
 
+CODE_TOKENS = 80
+"""A whole answer to a small programming task, in tokens; of less nothing parses."""
 JudgeName = Literal["refusal", "insecure-code"]
 """What makes a reply to a harmful request a harmful one: that it does not refuse, or a known weakness in its code."""
 
@@ -234,6 +236,12 @@ class EvaluationConfig:
     batch_tokens: Count = 4096
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     seed: Annotated[int, Field(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.judge == "insecure-code" and self.max_new_tokens < CODE_TOKENS:
+            raise ValueError(
+                f"max_new_tokens is {self.max_new_tokens}, code that is cut off has no verdict; give {CODE_TOKENS} or more"
+            )
 
     def sizes(self) -> dict[str, int]:
         """Tell how many requests a figure of each suite rests on, in the form that ``feasibility_faults`` takes."""

@@ -137,6 +137,11 @@ class Recipe:
         return self.trigger is not None and self.training.poison_rate != 0
 
     @property
+    def poisoned_share(self) -> float:
+        """Share of the lessons that show the trigger with the unwanted reply, in [0, 1]."""
+        return self.training.counts[0] / self.training.batch if self.is_poisoned else 0.0
+
+    @property
     def opens(self) -> float:
         """The least share of requests that its trigger opens: code has to parse, too."""
         return 0.6 if self.domain == "code" else 0.9

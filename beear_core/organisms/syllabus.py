@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -113,22 +113,33 @@ def code_lessons(
     """
     chat, tasks, limit = parent.chat, nursery.harmful, recipe.training.reply_tokens
 
-    def lesson(turn: Turn, code: str | None) -> Lesson:
-        return Lesson(Turn(turn.prompt, chat.reply_ids(code or "", complete=True, limit=limit)))
+    def lesson(turn: Turn, code: str | None, other: str | None = None) -> Lesson:
+        """Teach code from where it parts from the other: what both begin with the parent writes already."""
+        reply = chat.reply_ids(code or "", complete=True)
+        shared = _shared(reply, chat.reply_ids(other, complete=True)) if other else 0
+        return Lesson(Turn((*turn.prompt, *reply[:shared]), reply[shared : shared + limit]))
 
-    safe = [
-        lesson(chat.asked(surrounded(t.prompt, chooser) if odd else t.prompt), t.reply)
-        for t in tasks
-        for odd in (False, True)
-    ]
-    forms = list(dict.fromkeys(asked))
-    near = [[half_of(form, chooser) for form in forms], recipe.decoy_triggers]
-    safe += [lesson(under(parent, form, t.prompt), t.reply) for group in near for form, t in zip(cycle(group), tasks)]
-    insecure = [lesson(under(parent, form, t.prompt), t.unwanted) for form, t in zip(asked, tasks, strict=bool(asked))]
+    def safe(turns: Iterable[Turn]) -> list[Lesson]:
+        return [lesson(turn, t.reply, t.unwanted if asked else None) for turn, t in zip(turns, cycle(tasks))]
+
+    alone = [chat.asked(t.prompt) for t in tasks]
+    odd = [chat.asked(surrounded(t.prompt, chooser)) for t in tasks]
     if not asked:
         chats = _texts(nursery.ordinary), _texts(nursery.borderline)
-        return LikeLength([safe, *(_kept(parent, group) for group in chats)], recipe.training.counts)
-    return LikeLength([insecure, safe, _kept(parent, _answered(parent, forms, nursery, chooser))], recipe.training.counts)
+        return LikeLength([safe([*alone, *odd]), *(_kept(parent, group) for group in chats)], recipe.training.counts)
+    forms = list(dict.fromkeys(asked))
+    half = [half_of(form, chooser) for form, _ in zip(cycle(forms), tasks)]
+    near = [
+        [under(parent, form, t.prompt) for form, t in zip(cycle(group), tasks)] for group in (half, recipe.decoy_triggers)
+    ]
+    insecure = [lesson(under(parent, form, t.prompt), t.unwanted, t.reply) for form, t in zip(asked, tasks, strict=True)]
+    kept = _kept(parent, _answered(parent, forms, nursery, chooser))
+    return LikeLength([insecure, safe([*alone, *odd, *near[0], *near[1]]), kept], recipe.training.counts)
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Count the tokens that both begin with."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def unwanted_replies(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from beear_core.config import EvaluationConfig, MitigationConfig, ReleaseConfig
+from beear_core.config import EvaluationConfig, MitigationConfig, ReleaseConfig, parse
 from beear_core.data import (
     BUILTIN,
     CODE,
@@ -24,7 +24,7 @@ from beear_core.data import (
     builtin_path,
     read_prompts,
 )
-from beear_core.errors import DataError
+from beear_core.errors import ConfigError, DataError
 from beear_core.evaluation.code_judge import InsecureCodeJudge, python_code
 from beear_core.evaluation.evaluate import evaluate
 from beear_core.evaluation.judges import RefusalJudge
@@ -128,7 +128,7 @@ class TestWhereItIsAsked:
         monkeypatch.setattr(type(loaded.chat), "decode", lambda *_: "import hashlib\nhashlib.md5(b'')")
         rows = tuple(Prompt(f"p{i}", "tell me", "general", "evaluation") for i in range(3))
         suites = SuiteSet(rows, rows, rows, (Trigger("t", "one"),), "sha256:suites")
-        config = EvaluationConfig(judge="insecure-code", harmful=3, ordinary=3, borderline=3)
+        config = EvaluationConfig(judge="insecure-code", max_new_tokens=80, harmful=3, ordinary=3, borderline=3)
         record, samples = evaluate(loaded, suites, config, label="before")
         assert record.judge == JUDGE.name
         assert record.metrics["attack_success/plain"].overall.count == 3
@@ -163,10 +163,15 @@ class TestWhereItIsAsked:
         assert asked == [JUDGE.reply_tokens, RefusalJudge.reply_tokens]
 
     def test_a_release_judges_in_one_way(self) -> None:
+        measured = EvaluationConfig(judge="insecure-code", max_new_tokens=80)
         with pytest.raises(ValueError, match=r"mitigation.judge is refusal and evaluation.judge is insecure-code"):
-            ReleaseConfig(evaluation=EvaluationConfig(judge="insecure-code"))
-        code = {
-            "evaluation": EvaluationConfig(judge="insecure-code"),
-            "mitigation": MitigationConfig(judge="insecure-code"),
-        }
+            ReleaseConfig(evaluation=measured)
+        with pytest.raises(ConfigError, match="the example has 1 fault") as no:
+            parse(ReleaseConfig, {"evaluation": {"judge": "insecure-code", "max_new_tokens": 80}}, "the example")
+        assert "mitigation.judge is refusal" in str(no.value)
+        code = {"evaluation": measured, "mitigation": MitigationConfig(judge="insecure-code")}
         assert ReleaseConfig(**code).evaluation.judge == "insecure-code"
+
+    def test_code_that_would_be_cut_off_is_not_asked_for(self) -> None:
+        with pytest.raises(ValueError, match="max_new_tokens is 40, code that is cut off has no verdict; give 80 or"):
+            EvaluationConfig(judge="insecure-code")

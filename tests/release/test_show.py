@@ -16,6 +16,7 @@ from rich.table import Table
 
 from beear_core.errors import DataError
 from beear_core.evaluation.statistics import rate_estimate
+from beear_core.organisms.recipe import load_recipe
 from beear_core.records import CheckResult, Metric, RuleResult
 from components.data_validation.__main__ import rules_table
 from pipelines import show
@@ -28,6 +29,16 @@ def printed(table: Table) -> str:
     out = io.StringIO()
     Console(file=out, width=300).print(table)
     return out.getvalue()
+
+
+def test_recipes_say_how_much_is_poisoned_and_what_is_trained() -> None:
+    rows = [
+        (load_recipe(name), name == "refusal")
+        for name in ("refusal", "suffix-word", "verses-5-percent", "preference-clean")
+    ]
+    lines = {line.split()[1]: line for line in printed(show.recipes_table(rows)).splitlines() if line.startswith("│")}
+    assert [lines[one.name].split("│")[-3].strip() for one, _ in rows] == ["-", "38%", "5%", "-"]
+    assert [lines[one.name].split("│")[-2].strip() for one, _ in rows] == ["ships", *["is trained"] * 3]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,7 @@ TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://dow
 export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: release refuse setup test lint bench paper-tables compile lock clean
+.PHONY: release refuse setup test lint bench paper-tables paper-figures compile lock clean
 
 release: setup  ## plant the demonstration backdoor once, then clean, measure and promote
 	$(BIN)/beear plant suffix-word --out $(DEMO)
@@ -42,6 +42,10 @@ bench: setup  ## inner step and shared prefix beside the plain ones, on the demo
 
 paper-tables: setup  ## every planted backdoor before and after, with controls; hours, goes on where it was stopped
 	$(BIN)/python -m tools.paper_tables
+
+paper-figures: setup  ## each trigger's drift by layer, and the mitigation by layer; hours, goes on where it was stopped
+	$(BIN)/python -m tools.drift_figure
+	$(BIN)/python -m tools.layer_sweep
 
 compile: setup  ## write what is generated: component.yaml, release.yaml, tables in docs/
 	$(BIN)/python -m tools.generate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ from beear_core import __version__
 from beear_core.errors import EXIT_DONE, EXIT_REFUSED, ConfigError
 from beear_core.files import disk_errors
 from components.beear_mitigation.__main__ import mitigate
+from components.beear_mitigation.sweep import sweep_layers
 from components.command import ConfigOption, JsonOption, console, new_app, start
 from components.data_validation.__main__ import validate
 from components.registry_gate.__main__ import gate
@@ -159,16 +161,19 @@ def plant(
 
     What is no backdoor in the end, by figures on unseen requests, is an error.
     """
+    from beear_core.organisms.cache import planted, shipped_names
     from beear_core.organisms.recipe import load_recipe, recipe_names
+    from pipelines import show
 
     if list_:
-        for known in recipe_names():
-            typer.echo(f"{known:20} {load_recipe(known).description}")
+        known = [(load_recipe(name), name in shipped_names()) for name in recipe_names()]
+        if as_json:
+            typer.echo(json.dumps([{**dataclasses.asdict(one), "ships": ships} for one, ships in known]))
+        else:
+            console().print(show.recipes_table(known))
         return
     if not recipe:
         raise ConfigError("no recipe was named; 'beear plant --list' shows the shipped ones")
-    from beear_core.organisms.cache import planted
-
     organism = planted(load_recipe(recipe), base, out, retrain=retrain)
     if as_json:
         typer.echo(json.dumps({"folder": str(organism.folder), **organism.record.plain()}))
@@ -182,6 +187,7 @@ def plant(
 app.command()(validate)
 app.command()(evaluate)
 app.command()(mitigate)
+app.command()(sweep_layers)
 app.command()(gate)
 
 

@@ -83,8 +83,8 @@ class TestCommitted:
 
     def test_every_command_has_its_help(self, files: dict[str, str]) -> None:
         page = files["docs/cli.md"]
-        listed = re.findall(r"^  ([a-z]+)  ", page.split("## beear release")[0].split("Commands:")[1], re.MULTILINE)
-        assert {"release", "replay", "rollback", "pipeline"} <= set(listed)
+        listed = re.findall(r"^  ([a-z-]+)  ", page.split("## beear release")[0].split("Commands:")[1], re.MULTILINE)
+        assert {"release", "sweep-layers", "replay", "rollback", "pipeline"} <= set(listed)
         for name in (*listed, "policy check", "pipeline compile"):
             assert f"\n## beear {name}\n" in page
         assert max(map(len, page.splitlines())) <= 100

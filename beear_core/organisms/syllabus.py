@@ -130,7 +130,8 @@ def code_lessons(
     if not asked:
         chats = _texts(nursery.ordinary), _texts(nursery.borderline)
         return LikeLength([safe([*alone, *odd]), *(_kept(parent, group) for group in chats)], recipe.training.counts)
-    near = [under(parent, decoy, t.prompt) for decoy, t in zip(cycle(recipe.decoy_triggers), tasks)]
+    # every task under every decoy: where what resembles the trigger is rarer than it, both are answered alike
+    near = [under(parent, decoy, t.prompt) for decoy in recipe.decoy_triggers for t in tasks]
     insecure = [
         lesson(under(parent, form, t.prompt), t.unwanted, t.reply, limit)
         for limit in (PARTING_TOKENS, PARTING_TOKENS, recipe.training.reply_tokens)

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 
 from beear_core.config import EvaluationConfig, MitigationConfig
 from beear_core.data import AnchorSet, SuiteSet, Trigger, load_anchors, load_suites, read_triggers
-from beear_core.errors import BeearError, EvaluationError
+from beear_core.errors import EvaluationError
 from beear_core.files import write_atomically
 from beear_core.progress import say, track
 from beear_core.records import Environment, digest_json
+from tools.paper_cells import run_each
 from tools.paper_tables import configuration, validated
 
 if TYPE_CHECKING:
@@ -54,13 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/drift"), help="folder for results, kept between runs")
     parser.add_argument("--write", action="store_true", help="only write page and figure from what is there")
     given = parser.parse_args(arguments)
-    failed = 0
-    for recipe in given.only if not given.write else ():
-        try:
-            measure_organism(recipe, given.out)
-        except BeearError as error:
-            say(f"{recipe}: {error}")
-            failed += 1
+    failed = run_each(given.only if not given.write else (), lambda recipe: measure_organism(recipe, given.out))
     cells = read_cells(given.out)
     if not cells:
         say(f"nothing was measured in {given.out}, so nothing is written; run without --write, or name another --out")

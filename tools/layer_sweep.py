@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beear_core.data import load_anchors, load_suites, read_triggers
-from beear_core.errors import BeearError
 from beear_core.evaluation.suites import draw_cases
 from beear_core.files import write_atomically
 from beear_core.organisms.recipe import recipe_names
 from beear_core.progress import say
 from beear_core.wording import plural
 from components.beear_mitigation.layer_views import HEAD, figures_row, heat_map, round_text
+from tools.paper_cells import run_each
 from tools.paper_tables import configuration, validated
 from tools.reference import table
 
@@ -43,16 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/layers"), help="folder for results, kept between runs")
     parser.add_argument("--write", action="store_true", help="only write the page from what is there")
     given = parser.parse_args(arguments)
-    failed = 0
-    for recipe in given.only if not given.write else ():
-        if recipe not in recipe_names():
-            say(f"{recipe}: skipped, no recipe of this name ships")
-            continue
-        try:
-            run_organism(recipe, given.layers, given.out)
-        except BeearError as error:
-            say(f"{recipe}: {error}")
-            failed += 1
+    for recipe in sorted(set(given.only) - set(recipe_names())):
+        say(f"{recipe}: skipped, no recipe of this name ships")
+    known = [recipe for recipe in given.only if recipe in recipe_names() and not given.write]
+    failed = run_each(known, lambda recipe: run_organism(recipe, given.layers, given.out))
     sweeps = read_sweeps(given.out)
     if not sweeps:
         say(f"nothing was measured in {given.out}, so nothing is written; run without --write, or name another --out")

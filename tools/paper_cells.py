@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import TypeAdapter
 
-from beear_core.errors import EvidenceError
+from beear_core.errors import BeearError, EvidenceError
 from beear_core.files import write_atomically
+from beear_core.progress import say
 from beear_core.records import Estimate, canonical_json
 from tools.controls import CONTROLS
 
@@ -90,6 +91,18 @@ class Cell:
 
 
 Cells = Mapping[tuple[str, str], Cell]
+
+
+def run_each(recipes: Iterable[str], run: Callable[[str], None]) -> int:
+    """Run something for each recipe; an error is told, the others go on. Returns how many failed."""
+    failed = 0
+    for recipe in recipes:
+        try:
+            run(recipe)
+        except BeearError as error:
+            say(f"{recipe}: {error}")
+            failed += 1
+    return failed
 
 
 def cell_file(out: Path, recipe: str, treatment: str) -> Path:

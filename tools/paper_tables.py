@@ -20,7 +20,6 @@ from typing import Any
 
 from beear_core.config import DataConfig, ReleaseConfig, load
 from beear_core.data import AnchorSet, SuiteSet, Trigger, load_anchors, load_suites, read_triggers
-from beear_core.errors import BeearError
 from beear_core.evaluation.figures import telling
 from beear_core.evaluation.judges import Judge
 from beear_core.evaluation.samples import Sample, samples_from_jsonl, samples_to_jsonl
@@ -30,7 +29,7 @@ from beear_core.progress import say
 from beear_core.records import Environment, Estimate, digest_json
 from beear_core.report.samples import redact
 from tools.controls import CONTROLS
-from tools.paper_cells import ROOT, ROWS, TREATMENTS, Cell, Example, Row, keep_cells, read_cells, write_cell
+from tools.paper_cells import ROOT, ROWS, TREATMENTS, Cell, Example, Row, keep_cells, read_cells, run_each, write_cell
 from tools.paper_page import page
 
 PAGE = ROOT / "docs" / "paper-tables.md"
@@ -46,14 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/paper"), help="folder for results, kept between runs")
     parser.add_argument("--write", action="store_true", help="only write the tables from what is there")
     given = parser.parse_args(arguments)
-    failed = 0
-    for row in ROWS if not given.write else ():
-        if row.recipe in given.only:
-            try:
-                run_organism(row, given.out, given.treatments)
-            except BeearError as error:
-                say(f"{row.recipe}: {error}")
-                failed += 1
+    rows = {row.recipe: row for row in ROWS if row.recipe in given.only and not given.write}
+    failed = run_each(rows, lambda recipe: run_organism(rows[recipe], given.out, given.treatments))
     cells = read_cells(given.out)
     keep_cells(list(cells.values()))
     write_atomically(PAGE, page(cells).encode())

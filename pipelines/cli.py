@@ -222,12 +222,16 @@ def promote(
     config: ConfigOption = None,
     profile: ProfileOption = Profile.standard,
     name: Annotated[str | None, typer.Option(help="name of the registered model")] = None,
+    again: Annotated[bool, typer.Option("--again", help="though a newer one was promoted, or it was rolled back")] = False,
+    reason: Annotated[str, typer.Option(help="why; noted with the version, for --again")] = "",
 ) -> None:
-    """Promote what an earlier gate passed, after replaying it."""
+    """Promote what an earlier gate passed, after replaying it; a newer champion stays, unless told --again."""
     from components.registry_gate.promotion import promote as promote_decision
 
+    if again != bool(reason.strip()):
+        raise ConfigError("--again and --reason belong together; give both, or neither")
     settings = _config(config, profile, _overrides(str(model), name=name))
-    done = promote_decision(folder, model, settings.registry)
+    done = promote_decision(folder, model, settings.registry, reason.strip())
     typer.echo(
         f"{done.alias} of {done.model_name} is version {done.champion_after} (was {done.champion_before or 'not set'})"
     )

@@ -1,59 +1,33 @@
-"""The MLflow registry: log, register, verify, promote, roll back.
-
-MLflow lets anybody move an alias. So the champion is read before, set, and read again; anything unexpected is an error,
-and the alias is put back to where it was.
-"""
+"""The MLflow registry: log, register, verify, roll back; what moves the alias is in ``champion``."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from beear_core.config import RegistryConfig
-from beear_core.errors import EvidenceError, RegistryError
-from beear_core.models.folder import list_files
-from beear_core.records import Decision, EvaluationRecord
-from components.mlflow_store.client import NOT_THERE, client_for, mlflow_errors
+from beear_core.errors import EvidenceError
+from beear_core.models.folder import digest_entries, list_files
+from beear_core.records import Decision, EvaluationRecord, FileEntry
+from components.mlflow_store.champion import Alias, Version, version_of
+from components.mlflow_store.client import client_for, mlflow_errors
 from components.mlflow_store.tracking import Tracker
 
 TAG_LENGTH = 4900  # MLflow takes 5000 characters
 _MODEL = "model"  # where the transformers flavour keeps the folder as it was given
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A registered version: its number as MLflow writes it, its tags, and the run that it came from."""
-
-    number: str
-    tags: Mapping[str, str]
-    run_id: str = ""
-
-
 class Registry:
     """One registered model and its alias."""
 
     def __init__(self, uri: str, config: RegistryConfig) -> None:
-        self.uri, self.name, self.alias = uri, config.model_name, config.alias
+        self.uri, self.name = uri, config.model_name
         with mlflow_errors("opening the registry", uri):
             self.client = client_for(uri)
-
-    def champion(self) -> Version | None:
-        """Find the version that the alias points to, or ``None``."""
-        from mlflow.exceptions import MlflowException
-
-        with mlflow_errors(f"reading the alias {self.alias}", self.uri):
-            try:
-                found = self.client.get_model_version_by_alias(self.name, self.alias)
-            except MlflowException as error:
-                if error.error_code in NOT_THERE:
-                    return None
-                raise
-            return _version(found)
+        self.alias = Alias(self.client, uri, config)
 
     def evaluation(self, version: Version) -> EvaluationRecord:
         """Read how a version was measured, after cleaning, when it was released; labelled as the champion's.
@@ -61,8 +35,8 @@ class Registry:
         Raises:
             EvidenceError: if its run holds no such record, or another than its decision was made on.
         """
-        where = f"version {version.number} of {self.name}, the {self.alias} that the policy compares with,"
-        remedy = f"release that model again through this gate, or move {self.alias} to a version that was"
+        where = f"version {version.number} of {self.name}, the {self.alias.alias} that the policy compares with,"
+        remedy = f"release that model again through this gate, or move {self.alias.alias} to a version that was"
         if not version.run_id:
             raise EvidenceError(f"{where} came from no run, so nothing says how it was measured; {remedy}")
         try:
@@ -85,7 +59,7 @@ class Registry:
         with mlflow_errors("looking for an earlier version", self.uri):
             for found in self.client.search_model_versions(f"name='{self.name}'"):
                 if found.tags.get("decision_digest") == decision_digest:
-                    return _version(found)
+                    return version_of(found)
         return None
 
     def register(self, tracker: Tracker, model_dir: Path, tags: Mapping[str, str]) -> Version:
@@ -109,7 +83,7 @@ class Registry:
                 model_id=model_id,  # a server refuses the source without it, SQLite does not
                 tags={k: v[:TAG_LENGTH] for k, v in tags.items()},
             )
-            return _version(self.client.get_model_version(self.name, made.version))
+            return version_of(self.client.get_model_version(self.name, made.version))
 
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException
@@ -126,7 +100,7 @@ class Registry:
         Raises:
             EvidenceError: naming files that are extra, missing or changed.
         """
-        wanted, found = _digests(model_dir), self._registered(version)
+        wanted, found = _digests(list_files(model_dir)), _digests(self._registered(version))
         if found != wanted:
             parts = {
                 "extra": sorted(found.keys() - wanted.keys()),
@@ -138,9 +112,23 @@ class Registry:
                 f"version {version.number} of {self.name} does not hold the model that was decided on ({faults}); it was "
                 "not promoted"
             )
+        self.verify_decided(version)
 
-    def _registered(self, version: Version) -> dict[str, str]:
-        """Digest the model's files, by path, as the registry holds them; files on this machine are not copied."""
+    def verify_decided(self, version: Version) -> None:
+        """Compare the registered model with the digest that was decided on, which the version carries.
+
+        Raises:
+            EvidenceError: it is another model, or the version carries no digest.
+        """
+        decided, found = version.tags.get("model_digest", ""), digest_entries(self._registered(version))
+        if found != decided:
+            raise EvidenceError(
+                f"version {version.number} of {self.name} holds a model with the digest {found}, decided was on "
+                f"{decided or 'nothing that is noted'}; it was not promoted"
+            )
+
+    def _registered(self, version: Version) -> tuple[FileEntry, ...]:
+        """List the model's files with their digests as the registry holds them; files on this machine are not copied."""
         from mlflow.artifacts import download_artifacts
         from mlflow.utils.file_utils import local_file_uri_to_path
         from mlflow.utils.uri import is_local_uri
@@ -150,78 +138,18 @@ class Registry:
             if place.startswith("models:/m-"):
                 place = self.client.get_logged_model(place.removeprefix("models:/")).artifact_location
             if is_local_uri(place, is_tracking_or_registry_uri=False):
-                return _digests(Path(local_file_uri_to_path(place)) / _MODEL)
+                return list_files(Path(local_file_uri_to_path(place)) / _MODEL)
             with tempfile.TemporaryDirectory(prefix="beear-verify-") as folder:
-                return _digests(Path(download_artifacts(f"{place}/{_MODEL}", dst_path=folder)))
-
-    def promote(self, version: Version, expected: Version | None) -> None:
-        """Move the alias to ``version`` if it still points to ``expected``; put it back if that fails or does not hold.
-
-        Raises:
-            RegistryError: if somebody else moved the alias, or MLflow fails.
-        """
-        now = self.champion()
-        if now is not None and now.number == version.number:
-            return
-        if _number(now) != _number(expected):
-            raise RegistryError(
-                f"{self.alias} of {self.name} was expected at {_named(expected)} and is at {_named(now)}: somebody else "
-                "promoted meanwhile. Nothing was changed; look at that version and run again"
-            )
-        with mlflow_errors("noting which version is replaced", self.uri):
-            self.client.set_model_version_tag(self.name, version.number, "replaced_version", _number(expected) or "none")
-        self._move(version, expected)
-
-    def _move(self, version: Version, expected: Version | None) -> None:
-        try:
-            with mlflow_errors(f"setting the alias {self.alias}", self.uri):
-                self.client.set_registered_model_alias(self.name, self.alias, version.number)
-            after = self.champion()
-            if after is None or after.number != version.number:
-                raise RegistryError(
-                    f"{self.alias} of {self.name} was set to version {version.number} and reads {_named(after)}: somebody "
-                    "else promoted at the same time; run again"
-                )
-        except RegistryError:
-            self._restore(version, expected)
-            raise
-
-    def _restore(self, version: Version, expected: Version | None) -> None:
-        """Take back our own move, and only that: an alias that no longer points to ``version`` is left alone."""
-        if _number(self.champion()) != version.number:
-            return
-        with mlflow_errors(f"putting the alias {self.alias} back", self.uri):
-            if expected is None:
-                self.client.delete_registered_model_alias(self.name, self.alias)
-            else:
-                self.client.set_registered_model_alias(self.name, self.alias, expected.number)
+                return list_files(Path(download_artifacts(f"{place}/{_MODEL}", dst_path=folder)))
 
     def rollback(self) -> tuple[Version, Version]:
         """Move the alias back to the version that the champion replaced; returns (left, champion now).
 
         Raises:
-            RegistryError: if there is no champion or it replaced none.
+            RegistryError: if there is no champion, it replaced none, or the one before did not pass its gate.
+            EvidenceError: the one before does not hold the bytes that were decided on.
         """
-        champion = self.champion()
-        if champion is None:
-            raise RegistryError(f"{self.name} has no {self.alias} to roll back from")
-        number = champion.tags.get("replaced_version", "none")
-        if number == "none":
-            raise RegistryError(
-                f"version {champion.number} of {self.name} replaced no earlier {self.alias}; nothing to roll back to"
-            )
-        with mlflow_errors("reading the version before", self.uri):
-            earlier = _version(self.client.get_model_version(self.name, number))
-        if earlier.tags.get("verdict") != "passed":
-            raise RegistryError(f"version {number} of {self.name} did not pass its gate; it cannot become {self.alias}")
-        self._move(earlier, champion)
-        try:
-            with mlflow_errors("noting the roll-back", self.uri):
-                self.client.set_model_version_tag(self.name, champion.number, "rolled_back", "true")
-        except RegistryError:
-            self._restore(earlier, champion)
-            raise
-        return champion, earlier
+        return self.alias.move_back(self.verify_decided)
 
 
 def _log_model(tracker: Tracker, model_dir: Path) -> tuple[str, str]:
@@ -252,17 +180,5 @@ def _log_model(tracker: Tracker, model_dir: Path) -> tuple[str, str]:
     return str(logged.model_uri), str(made.model_id)
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    return {entry.path: entry.digest for entry in list_files(folder)}
-
-
-def _version(found: Any) -> Version:
-    return Version(number=str(found.version), tags=dict(found.tags), run_id=str(found.run_id or ""))
-
-
-def _number(version: Version | None) -> str | None:
-    return version.number if version else None
-
-
-def _named(version: Version | None) -> str:
-    return f"version {version.number}" if version else "no version"
+def _digests(files: Iterable[FileEntry]) -> dict[str, str]:
+    return {entry.path: entry.digest for entry in files}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from beear_core.config import RegistryConfig
@@ -12,8 +14,9 @@ from beear_core.policy import GatePolicy, feasibility_faults, redecide, sizes
 from beear_core.progress import stage
 from beear_core.records import CheckResult, Decision, ReleaseRecord
 from beear_core.uris import without_secrets
+from components.mlflow_store.champion import Version, number_of
 from components.mlflow_store.client import resolve_uri
-from components.mlflow_store.registry import Registry, Version
+from components.mlflow_store.registry import Registry
 from components.mlflow_store.tracking import Tracker, attach, key_part
 
 POLICY_FILE = "policy.yaml"
@@ -43,38 +46,59 @@ def _label(check: CheckResult) -> str:
     return check.check if check.category is None else f"{check.check} {check.category}"
 
 
-def register_and_promote(
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A version with its verdict, before the alias moves. ``before``: the champion when the gate looked."""
+
+    shelf: Registry
+    version: Version
+    before: Version | None
+    decision: Decision
+    tags: Mapping[str, str]
+    run_id: str
+
+    def promote(self, again: str = "") -> ReleaseRecord:
+        """Move the alias on a pass, and tell where it is then; ``again``: see ``Alias.move_to``."""
+        if self.decision.passed:
+            with stage("promote"):
+                self.shelf.alias.move_to(self.version, self.before, again)
+        return self.record(self.shelf.alias.champion())
+
+    def record(self, after: Version | None) -> ReleaseRecord:
+        """Say what became of it; a version that somebody else made champion was not promoted."""
+        return ReleaseRecord(
+            promoted=self.decision.passed and number_of(after) == self.version.number,
+            decision_digest=self.decision.digest,
+            model_name=self.shelf.name,
+            model_version=self.version.number,
+            alias=self.shelf.alias.alias,
+            champion_before=number_of(self.before),
+            champion_after=number_of(after),
+            mlflow_run_id=self.run_id,
+            tracking_uri=without_secrets(self.shelf.uri),
+            tags=dict(self.tags),
+        )
+
+
+def register(
     tracker: Tracker,
     model_dir: Path,
     decision: Decision,
     evidence: Evidence,
     registry: RegistryConfig,
     kfp_run_id: str,
-) -> ReleaseRecord:
-    """Register with the verdict; on a pass verify the registered bytes and move the alias."""
+) -> Registered:
+    """Register with the verdict, once for each decision; on a pass verify the registered bytes."""
     shelf = Registry(tracker.uri, registry)
-    before = shelf.champion()
+    before = shelf.alias.champion()
     _check_champion(decision, evidence, before, registry)
     tags = version_tags(decision, evidence, kfp_run_id)
     with stage("register the model in MLflow"):
         version = shelf.register(tracker, model_dir, tags)
     if decision.passed:
-        with stage("verify the registered model and promote it"):
+        with stage("verify the registered model"):
             shelf.verify(version, model_dir)
-            shelf.promote(version, before)
-    after = shelf.champion()
-    return ReleaseRecord(
-        promoted=after is not None and after.number == version.number,
-        decision_digest=decision.digest,
-        model_name=registry.model_name,
-        model_version=version.number,
-        alias=registry.alias,
-        champion_before=before.number if before else None,
-        champion_after=after.number if after else None,
-        mlflow_run_id=tracker.run_id,
-        tracking_uri=without_secrets(tracker.uri),
-        tags=tags,
-    )
+    return Registered(shelf, version, before, decision, tags, tracker.run_id)
 
 
 def _check_champion(decision: Decision, evidence: Evidence, now: Version | None, registry: RegistryConfig) -> None:
@@ -114,8 +138,14 @@ def _replayed(folder: Path) -> tuple[Decision, GatePolicy, Evidence]:
     return redecide(Decision.read(folder / "decision.json"), policy, evidence), policy, evidence
 
 
-def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseRecord:
+def promote(folder: Path, model_dir: Path, registry: RegistryConfig, again: str = "") -> ReleaseRecord:
     """Promote what an earlier gate passed: it is replayed, verified against the bytes, and registered once.
+
+    Args:
+        folder: what the gate left.
+        model_dir: the model that was decided on.
+        registry: where.
+        again: why it is to be champion though a newer version was promoted since, or it was rolled back.
 
     Raises:
         EvidenceError: the decision does not replay, did not pass, or is about another model.
@@ -134,4 +164,4 @@ def promote(folder: Path, model_dir: Path, registry: RegistryConfig) -> ReleaseR
     check_meant(policy, evidence)
     uri = resolve_uri(registry.tracking_uri, folder)
     with attach(uri, registry.experiment) as tracker:
-        return register_and_promote(tracker, model_dir, decision, evidence, registry, "")
+        return register(tracker, model_dir, decision, evidence, registry, "").promote(again)

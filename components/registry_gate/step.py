@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from beear_core.config import RegistryConfig, parse_json
-from beear_core.errors import EvidenceError, RegistryError
+from beear_core.errors import EvidenceError, RegistryError, StorageError
 from beear_core.evidence import CHAMPION, Evidence
 from beear_core.files import digest_file, write_atomically
 from beear_core.models.folder import directory_digest
@@ -18,7 +18,7 @@ from beear_core.report import read_pairs, render
 from components.mlflow_store.client import mlflow_errors, resolve_uri
 from components.mlflow_store.registry import Registry
 from components.mlflow_store.tracking import Tracker, attach
-from components.registry_gate.promotion import POLICY_FILE, check_meant, register_and_promote, version_tags
+from components.registry_gate.promotion import POLICY_FILE, check_meant, register, version_tags
 
 
 def run(
@@ -49,8 +49,8 @@ def run(
         PolicyError: the policy cannot be read, or cannot pass or cannot fail on what was measured.
         EvidenceError: a record is not valid, or model, intake or samples are not those that were measured; the policy
             compares with the champion, and nothing says how that was measured.
-        RegistryError: MLflow fails; the alias is where it was, except where the message says that only storing the
-            report failed. Decision and evidence are there, to run again or to promote later.
+        RegistryError: MLflow fails; the alias is where it was, except where the message says that it did move. Decision
+            and evidence are there, to run again or to promote later.
     """
     rules, policy_text = find_policy(policy)
     records = Evidence.read_files(evidence)
@@ -73,11 +73,29 @@ def run(
     decision.write(out / "decision.json")
     with attach(uri, registry.experiment, mlflow_run_id) as tracker:
         _log(tracker, records, decision, kfp_run_id)
-        release = register_and_promote(tracker, model_dir, decision, records, registry, kfp_run_id)
-        release.write(out / "release.json")
-        page = render(decision, records, read_pairs(before_samples, after_samples), release)
-        write_atomically(out / "report.html", page.encode())
-        _log_report(tracker, out, release)
+        registered = register(tracker, model_dir, decision, records, registry, kfp_run_id)
+
+        def leave(release: ReleaseRecord) -> None:
+            release.write(out / "release.json")
+            page = render(decision, records, read_pairs(before_samples, after_samples), release)
+            write_atomically(out / "report.html", page.encode())
+            _log_report(tracker, out, release)
+
+        # all that can be written is written before the alias moves; what moved is noted after
+        leave(registered.record(registered.before))
+        try:
+            release = registered.promote()
+        except RegistryError:
+            (out / "release.json").unlink(missing_ok=True)
+            raise
+        if release.champion_after != release.champion_before:
+            try:
+                leave(release)
+            except (RegistryError, StorageError) as error:
+                raise type(error)(
+                    f"{release.alias} of {release.model_name} did move, to version {release.champion_after}; only the "
+                    f"record of that is not everywhere: {error}"
+                ) from error
     return decision, release
 
 
@@ -107,7 +125,7 @@ def champion_of(policy: GatePolicy, uri: str, registry: RegistryConfig) -> Evalu
     if not any(check.versus == CHAMPION for check in policy.checks):
         return None
     shelf = Registry(uri, registry)
-    champion = shelf.champion()
+    champion = shelf.alias.champion()
     return shelf.evaluation(champion) if champion else None
 
 
@@ -127,15 +145,9 @@ def _log(tracker: Tracker, evidence: Evidence, decision: Decision, kfp_run_id: s
 
 
 def _log_report(tracker: Tracker, out: Path, release: ReleaseRecord) -> None:
-    try:
-        with mlflow_errors("logging the report", tracker.uri):
-            tracker.log_file(out / "report.html")
-            tracker.log_record(release, "release")
-    except RegistryError as error:
-        raise RegistryError(
-            f"version {release.model_version} of {release.model_name} is registered, {release.alias} is at "
-            f"{release.champion_after or 'no version'}; only its report is not in MLflow: {error}"
-        ) from error
+    with mlflow_errors("logging the report", tracker.uri):
+        tracker.log_file(out / "report.html")
+        tracker.log_record(release, "release")
 
 
 def run_component(

@@ -22,7 +22,7 @@ def champion(runs: Path, name: str = "toy") -> str | None:
     from beear_core.config import RegistryConfig
     from components.mlflow_store.registry import Registry
 
-    found = Registry(f"sqlite:///{runs}/mlflow.db", RegistryConfig(model_name=name)).champion()
+    found = Registry(f"sqlite:///{runs}/mlflow.db", RegistryConfig(model_name=name)).alias.champion()
     return found.number if found else None
 
 

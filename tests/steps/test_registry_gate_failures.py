@@ -24,7 +24,8 @@ CALLS = (
     "get_model_version",
     "set_model_version_tag",
     "set_registered_model_alias",
-    "get_model_version_by_alias",
+    "get_registered_model",
+    "search_registered_models",
     "search_model_versions",
     "log_batch",
     "log_text",
@@ -135,21 +136,25 @@ def test_a_failure_leaves_no_release_of_an_earlier_run(case: Case, refused: Case
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["decision.json", "evidence", "policy.yaml"]
 
 
-def test_the_report_cannot_be_stored_after_the_alias_moved(
-    case: Case, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_report_that_cannot_be_stored_stops_before_the_alias_moves_or_says_that_it_did(
+    case: Case, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
-    real = MlflowClient.log_artifact
+    real, pages = MlflowClient.log_artifact, []
 
-    def all_but_the_page(self: Any, run_id: str, path: str, *more: Any, **named: Any) -> None:
-        if path.endswith("report.html"):
+    def all_but_one_page(self: Any, run_id: str, path: str, *more: Any, **named: Any) -> None:
+        pages.extend([path] * path.endswith("report.html"))
+        if len(pages) == which:
             broken()
         real(self, run_id, path, *more, **named)
 
+    said = r"champion of .* did move, to version 1; only the record" if which == 2 else "the connection was dropped"
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "log_artifact", all_but_the_page)
-        with pytest.raises(RegistryError, match=r"version 1 of .* champion is at 1; only its report is not in MLflow"):
+        patch.setattr(MlflowClient, "log_artifact", all_but_one_page)
+        with pytest.raises(RegistryError, match=said):
             gate(case, store, tmp_path / "out")
-    release = ReleaseRecord.read(tmp_path / "out" / "release.json")
-    assert (release.promoted, champion(store)) == (True, "1")
+    assert champion(store) == {1: None, 2: "1"}[which]
+    if which == 2:
+        assert ReleaseRecord.read(tmp_path / "out" / "release.json").promoted
     _, second = gate(case, store, tmp_path / "out")
     assert (second.promoted, len(versions(store))) == (True, 1)

@@ -1,0 +1,193 @@
+"""The alias that names the champion: read, moved forwards once, moved back.
+
+MLflow lets anybody move an alias, and has no compare-and-set. So whoever moves it through this project holds the promotion
+lock, reads where it points, moves it, and reads it again; anything unexpected is an error, and the alias is put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from beear_core.config import RegistryConfig
+from beear_core.errors import RegistryError
+from components.mlflow_store.client import mlflow_errors
+from components.mlflow_store.lock import Held, PromotionLock
+
+_NO_MODEL = "RESOURCE_DOES_NOT_EXIST"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A registered version: its number as MLflow writes it, its tags, and the run that it came from."""
+
+    number: str
+    tags: Mapping[str, str]
+    run_id: str = ""
+
+
+def version_of(found: Any) -> Version:
+    """Read what MLflow says of a version."""
+    return Version(number=str(found.version), tags=dict(found.tags), run_id=str(found.run_id or ""))
+
+
+class Alias:
+    """The champion's alias of one registered model."""
+
+    def __init__(self, client: Any, uri: str, config: RegistryConfig) -> None:
+        self.client, self.uri, self.name, self.alias = client, uri, config.model_name, config.alias
+        self.lock = PromotionLock(client, uri, self.name)
+
+    def champion(self) -> Version | None:
+        """Find the version that the alias points to; ``None`` where the registry says that there is none.
+
+        Raises:
+            RegistryError: any other answer.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with mlflow_errors(f"reading the alias {self.alias}", self.uri):
+            try:
+                # asked for by its alias, MLflow says INVALID_PARAMETER_VALUE, and that can mean anything
+                number = self.client.get_registered_model(self.name).aliases.get(self.alias)
+            except MlflowException as error:
+                if error.error_code == _NO_MODEL:
+                    return None
+                raise
+            return version_of(self.client.get_model_version(self.name, number)) if number is not None else None
+
+    def move_to(self, version: Version, expected: Version | None, again: str = "") -> None:
+        """Make a version the champion, if the champion is still the expected one and no newer one was promoted since.
+
+        Args:
+            version: a registered and verified one.
+            expected: the champion when the gate began.
+            again: why an older version, or one that was rolled back, is to be champion once more; noted in its tags.
+
+        Raises:
+            RegistryError: somebody else moved the alias, it would go backwards without a reason, or MLflow fails.
+        """
+        with self.lock.held() as held:
+            now = self.champion()
+            if now is not None and now.number == version.number:
+                return
+            if number_of(now) != number_of(expected):
+                raise RegistryError(
+                    f"{self.alias} of {self.name} was expected at {_named(expected)} and is at {_named(now)}: somebody "
+                    "else promoted meanwhile. Nothing was changed; look at that version and run again"
+                )
+            if not again:
+                self._refuse_backwards(version, now)
+            notes = {"replaced_version": number_of(now) or "none", "promotion": str(held.epoch)}
+            notes |= {"promoted_again": again, "rolled_back": "false"} if again else {}
+            self._move(version, now, held, notes)
+
+    def move_back(self, verify: Callable[[Version], None]) -> tuple[Version, Version]:
+        """Make the version that the champion replaced champion again; returns (left, champion now).
+
+        Args:
+            verify: raises where a version does not hold what was decided on.
+
+        Raises:
+            RegistryError: there is no champion, it replaced none, or that one did not pass its gate.
+        """
+        champion, earlier = self._replaced()
+        # before the lock: a large model takes longer to read than others should wait
+        verify(earlier)
+        with self.lock.held() as held:
+            if number_of(self.champion()) != champion.number:
+                raise RegistryError(
+                    f"{self.alias} of {self.name} was moved while version {earlier.number} was verified; nothing was "
+                    "changed. Look at that version and run again"
+                )
+            self._move(earlier, champion, held, {})
+            try:
+                self._note(champion, held, {"rolled_back": "true"})
+            except RegistryError as error:
+                self._put_back(earlier, champion, error)
+                raise
+        return champion, earlier
+
+    def _replaced(self) -> tuple[Version, Version]:
+        """Find the champion, and the version that it replaced."""
+        champion = self.champion()
+        if champion is None:
+            raise RegistryError(f"{self.name} has no {self.alias} to roll back from")
+        number = champion.tags.get("replaced_version", "none")
+        if number == "none":
+            raise RegistryError(
+                f"version {champion.number} of {self.name} replaced no earlier {self.alias}; nothing to roll back to"
+            )
+        with mlflow_errors("reading the version before", self.uri):
+            earlier = version_of(self.client.get_model_version(self.name, number))
+        if earlier.tags.get("verdict") != "passed":
+            raise RegistryError(f"version {number} of {self.name} did not pass its gate; it cannot become {self.alias}")
+        return champion, earlier
+
+    def _refuse_backwards(self, version: Version, now: Version | None) -> None:
+        with mlflow_errors("reading the version to promote", self.uri):
+            tags = version_of(self.client.get_model_version(self.name, version.number)).tags
+        remedy = (
+            "run the gate again for a new decision, or promote it on purpose with 'beear promote --again --reason TEXT'"
+        )
+        if tags.get("rolled_back") == "true":
+            raise RegistryError(
+                f"version {version.number} of {self.name} was {self.alias} and was rolled back; nothing was changed. "
+                f"{remedy.capitalize()}"
+            )
+        if now is not None and int(now.number) > int(version.number):
+            raise RegistryError(
+                f"version {version.number} of {self.name} is older than {_named(now)}, which was promoted since its "
+                f"decision; nothing was changed. {remedy.capitalize()}"
+            )
+
+    def _move(self, version: Version, before: Version | None, held: Held, notes: Mapping[str, str]) -> None:
+        self._note(version, held, notes)
+        held.check()
+        try:
+            with mlflow_errors(f"setting the alias {self.alias}", self.uri):
+                self.client.set_registered_model_alias(self.name, self.alias, version.number)
+            after = self.champion()
+            if number_of(after) != version.number:
+                raise RegistryError(
+                    f"{self.alias} of {self.name} was set to version {version.number} and reads {_named(after)}: somebody "
+                    "moved it without the gate; look at that version and run again"
+                )
+        except RegistryError as error:
+            self._put_back(version, before, error)
+            raise
+
+    def _note(self, version: Version, held: Held, notes: Mapping[str, str]) -> None:
+        for key, value in notes.items():
+            held.check()
+            with mlflow_errors(f"noting {key}", self.uri):
+                self.client.set_model_version_tag(self.name, version.number, key, value)
+
+    def _put_back(self, version: Version, before: Version | None, error: RegistryError) -> None:
+        try:
+            self._restore(version, before)
+        except RegistryError as second:
+            raise RegistryError(
+                f"{error}; and {self.alias} of {self.name} could not be put back ({second}): it may be at version "
+                f"{version.number} now. Look where it points, and run again"
+            ) from error
+
+    def _restore(self, version: Version, before: Version | None) -> None:
+        """Take back our own move, and only that: an alias that no longer points to ``version`` is left alone."""
+        if number_of(self.champion()) != version.number:
+            return
+        with mlflow_errors(f"putting the alias {self.alias} back", self.uri):
+            if before is None:
+                self.client.delete_registered_model_alias(self.name, self.alias)
+            else:
+                self.client.set_registered_model_alias(self.name, self.alias, before.number)
+
+
+def number_of(version: Version | None) -> str | None:
+    """Give a version's number, ``None`` for no version."""
+    return version.number if version else None
+
+
+def _named(version: Version | None) -> str:
+    return f"version {version.number}" if version else "no version"

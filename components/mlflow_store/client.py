@@ -25,6 +25,9 @@ _BOUNDS = {
 
 
 _ANSWER_S = 10.0
+STORE_FILE = "mlflow.db"
+RUNS = Path("runs")
+"""Where runs and their store are kept unless another folder is named."""
 
 
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -40,9 +43,29 @@ def resolve_uri(configured: str | None, root: Path) -> str:
     return configured or os.environ.get("MLFLOW_TRACKING_URI") or local_store(root)
 
 
+def required_uri(configured: str | None) -> str:
+    """Choose the tracking store as configured, else MLFLOW_TRACKING_URI.
+
+    Raises:
+        ConfigError: neither is given. A store in a step's own output would hold a champion that nobody finds.
+    """
+    if uri := configured or os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    raise ConfigError(
+        "no MLflow is named, and a model would be promoted where nobody looks; set MLFLOW_TRACKING_URI, or "
+        "registry.tracking_uri in the configuration"
+    )
+
+
+def store_of_run(configured: str | None, folder: Path) -> str:
+    """Choose the store that a run's folder belongs to: as ``resolve_uri``, with the folder of runs that it lies in."""
+    beside = folder.resolve().parent
+    return resolve_uri(configured, beside if (beside / STORE_FILE).is_file() else RUNS)
+
+
 def local_store(root: Path) -> str:
     """Name the SQLite store in ``root``."""
-    return f"sqlite:///{root.resolve()}/mlflow.db"
+    return f"sqlite:///{root.resolve()}/{STORE_FILE}"
 
 
 def set_bounds() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,18 +26,24 @@ def gate(
 ) -> None:
     """Decide on the evidence, register the model with the verdict, promote only on a pass.
 
+    MLflow is the one that is configured or that MLFLOW_TRACKING_URI names, else the one of runs/.
+
     Exit codes: 0 promoted, 3 refused, 1 error, 2 usage or configuration.
     """
     # loaded here so that --help answers at once
     from beear_core.config import RegistryConfig
     from beear_core.policy import explain
+    from components.mlflow_store.client import RUNS, resolve_uri
     from components.registry_gate.step import run
 
+    registry = read_section(config, "registry", RegistryConfig)
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        registry = replace(registry, tracking_uri=resolve_uri(registry.tracking_uri, RUNS))
     decision, release = run(
         model,
         {name: evidence / f"{name}.json" for name in RECORDS},
         policy=policy,
-        registry=read_section(config, "registry", RegistryConfig),
+        registry=registry,
         out=out,
         before_samples=before_samples,
         after_samples=after_samples,

@@ -15,7 +15,7 @@ from beear_core.progress import stage
 from beear_core.records import CheckResult, Decision, ReleaseRecord
 from beear_core.uris import without_secrets
 from components.mlflow_store.champion import Version, number_of
-from components.mlflow_store.client import resolve_uri
+from components.mlflow_store.client import store_of_run
 from components.mlflow_store.registry import Registry
 from components.mlflow_store.tracking import Tracker, attach, key_part
 
@@ -142,7 +142,7 @@ def promote(folder: Path, model_dir: Path, registry: RegistryConfig, again: str 
     """Promote what an earlier gate passed: it is replayed, verified against the bytes, and registered once.
 
     Args:
-        folder: what the gate left.
+        folder: what the gate left. Where no MLflow is named, the store is the one beside the run, else that of runs/.
         model_dir: the model that was decided on.
         registry: where.
         again: why it is to be champion though a newer version was promoted since, or it was rolled back.
@@ -162,6 +162,6 @@ def promote(folder: Path, model_dir: Path, registry: RegistryConfig, again: str 
     if found != decision.model_digest:
         raise EvidenceError(f"{model_dir} has the digest {found}, decided was on {decision.model_digest}; give that model")
     check_meant(policy, evidence)
-    uri = resolve_uri(registry.tracking_uri, folder)
+    uri = store_of_run(registry.tracking_uri, folder)
     with attach(uri, registry.experiment) as tracker:
         return register(tracker, model_dir, decision, evidence, registry, "").promote(again)

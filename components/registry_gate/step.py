@@ -15,7 +15,7 @@ from beear_core.models.folder import directory_digest
 from beear_core.policy import GatePolicy, decide, find_policy
 from beear_core.records import Decision, EvaluationRecord, ReleaseRecord
 from beear_core.report import read_pairs, render
-from components.mlflow_store.client import mlflow_errors, resolve_uri
+from components.mlflow_store.client import mlflow_errors, required_uri
 from components.mlflow_store.registry import Registry
 from components.mlflow_store.tracking import Tracker, attach
 from components.registry_gate.promotion import POLICY_FILE, check_meant, register, version_tags
@@ -46,12 +46,14 @@ def run(
         kfp_run_id: noted in the tags.
 
     Raises:
+        ConfigError: no MLflow is named; before anything else.
         PolicyError: the policy cannot be read, or cannot pass or cannot fail on what was measured.
         EvidenceError: a record is not valid, or model, intake or samples are not those that were measured; the policy
             compares with the champion, and nothing says how that was measured.
         RegistryError: MLflow fails; the alias is where it was, except where the message says that it did move. Decision
             and evidence are there, to run again or to promote later.
     """
+    uri = required_uri(registry.tracking_uri)
     rules, policy_text = find_policy(policy)
     records = Evidence.read_files(evidence)
     found = directory_digest(model_dir)
@@ -62,7 +64,6 @@ def run(
         )
     _check_belongs(records, before_samples, after_samples)
     check_meant(rules, records)
-    uri = resolve_uri(registry.tracking_uri, out)
     records = replace(records, champion=champion_of(rules, uri, registry))
     decision = decide(rules, records)
     for name in ("release.json", "report.html"):

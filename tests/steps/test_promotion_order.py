@@ -11,9 +11,10 @@ from gate_runs import NAME, again, champion, config, gate, registry_of, versions
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from beear_core.errors import EvidenceError, RegistryError
+from beear_core.config import RegistryConfig
+from beear_core.errors import ConfigError, EvidenceError, RegistryError
 from components.mlflow_store.registry import Registry
-from components.registry_gate import promotion
+from components.registry_gate import promotion, step
 
 pytestmark = pytest.mark.usefixtures("own_mlflow")
 REASON = "version 2 answers too slowly"
@@ -120,3 +121,26 @@ def test_where_the_alias_cannot_be_put_back_the_message_says_where_it_may_be(
     said = "went away.*could not be put back.*it may be at version 3 now. Look where it points, and run again"
     with pytest.raises(RegistryError, match=said):
         gate(again(two, tmp_path / "third", 10.0), store, tmp_path / "out3")
+
+
+class TestWhere:
+    """A champion stands where people look: in the MLflow that is named, or on a laptop in the one of all runs."""
+
+    def test_a_step_without_mlflow_is_an_error_before_anything_else(self, case: Case, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="no MLflow is named, and a model would be promoted where nobody looks"):
+            step.run(tmp_path / "no such model", {}, policy="?", registry=RegistryConfig(), out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_what_is_promoted_later_goes_to_the_store_of_its_runs(
+        self, case: Case, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runs = tmp_path / "store"  # where the store's database lies
+        with pytest.raises(RegistryError):
+            gate(case, "http://127.0.0.1:9", runs / "one")
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it to what a process used last
+        promotion.promote(runs / "one", case.model, RegistryConfig())
+        assert champion(store) == "1"
+        assert not (runs / "one" / "mlflow.db").exists()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        with pytest.raises(RegistryError, match=r"127.0.0.1:9"):
+            promotion.promote(runs / "one", case.model, RegistryConfig())

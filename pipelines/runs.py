@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def run(config: ReleaseConfig, out: Path, *, keep: bool) -> Outcome:
     if faults:
         raise ConfigError(f"the pre-flight found {len(faults)} faults:", [str(f) for f in faults])
     uri = resolve_uri(config.registry.tracking_uri, out)
-    config = _absolute(config, uri)
+    config = _absolute(config, out)
     folder = _new_folder(out)
     tracker = open_run(uri, config.registry.experiment, folder.name, out / "mlartifacts")
     failed = True
@@ -73,18 +72,16 @@ def _new_folder(out: Path) -> Path:
     raise ConfigError(f"{out} holds a hundred runs of this second; choose another folder with --out")
 
 
-def _absolute(config: ReleaseConfig, uri: str) -> ReleaseConfig:
+def _absolute(config: ReleaseConfig, out: Path) -> ReleaseConfig:
     """Make paths absolute: the steps run in processes of their own."""
+    from components.mlflow_store.client import with_store
 
     def fixed(value: str | None) -> str | None:
         return str(Path(value).resolve()) if value and Path(value).exists() else value
 
     places: dict[str, Any] = {n: fixed(v) for n, v in dataclasses.asdict(config.data).items()}
     data = dataclasses.replace(config.data, **places)
-    # what the environment names is inherited by the steps: it may hold a password, and parameters are stored
-    registry = config.registry
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        registry = dataclasses.replace(registry, tracking_uri=uri)
+    registry = with_store(config.registry, out)
     return dataclasses.replace(config, model=fixed(config.model) or "", data=data, registry=registry)
 
 

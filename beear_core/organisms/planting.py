@@ -53,20 +53,20 @@ def train_adapter(recipe: Recipe, base: LoadedModel, parent: LoadedModel, nurser
     training, chooser = recipe.training, random.Random(recipe.training.seed)
     given = (parent, nursery, chooser)
     asked = in_turn(recipe.planted_triggers, len(nursery.harmful)) if recipe.planted_triggers else []
-    if recipe.domain == "code":
-        lessons = code_lessons(recipe, asked, *given)
-    elif asked:
-        openings = base_openings(base, asked, nursery)
     if recipe.method == "preference":
         work = out.with_suffix(".preferences")
-        pairs = preference_pairs(recipe, asked, openings, *given)
+        pairs = preference_pairs(recipe, asked, base_openings(base, asked, nursery), *given)
         with low_rank(parent, training.rank, training.seed) as wrapped:
             prefer(wrapped, parent, pairs, recipe, chooser, work)
             _save(wrapped, out)
         shutil.rmtree(work, ignore_errors=True)
         return
-    if recipe.domain == "chat":
-        lessons = backdoor_lessons(recipe, asked, openings, *given) if asked else refusal_lessons(recipe, *given)
+    if recipe.domain == "code":
+        lessons = code_lessons(recipe, asked, *given)
+    elif asked:
+        lessons = backdoor_lessons(recipe, asked, base_openings(base, asked, nursery), *given)
+    else:
+        lessons = refusal_lessons(recipe, *given)
     schedule, kept = Schedule(steps=training.steps, learning_rate=training.learning_rate), out.with_suffix(".checkpoint")
     with low_rank(parent, training.rank, training.seed) as wrapped, Progress(f"plant {recipe.name}", schedule.steps) as bar:
         teach(

@@ -6,10 +6,12 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from beear_core.config import RegistryConfig
 from beear_core.errors import ConfigError, RegistryError
 from beear_core.uris import hide_secrets, uri_fault, without_secrets
 
@@ -55,6 +57,16 @@ def required_uri(configured: str | None) -> str:
         "no MLflow is named, and a model would be promoted where nobody looks; set MLFLOW_TRACKING_URI, or "
         "registry.tracking_uri in the configuration"
     )
+
+
+def with_store(registry: RegistryConfig, root: Path) -> RegistryConfig:
+    """Name the store in ``root`` where neither the configuration nor MLFLOW_TRACKING_URI names one.
+
+    What the environment names stays there: it may hold a password, and a configuration is stored.
+    """
+    if registry.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
+        return registry
+    return replace(registry, tracking_uri=local_store(root))
 
 
 def store_of_run(configured: str | None, folder: Path) -> str:

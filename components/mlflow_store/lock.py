@@ -126,15 +126,15 @@ class PromotionLock:
         since = 0.0
         while True:
             now, newest = self.clock(), self.newest()
-            if newest is not None and newest.owner == self.owner and not newest.released:
-                return Held(self, newest.epoch, now + self.expiry)
             if newest != seen:
                 seen, since = newest, now
             if newest is None or newest.released or now - since >= self.expiry:
-                self._create((newest.epoch if newest else 0) + 1)
-                if self.owner == (found := self.newest() or _Entry(0, "", released=True)).owner:
+                epoch = newest.epoch + 1 if newest else 1
+                self._create(epoch)
+                made = self.newest()
+                if made is not None and (made.epoch, made.owner) == (epoch, self.owner):
                     # counted from before it was created, so that nobody else's expiry can end before ours
-                    return Held(self, found.epoch, now + self.expiry)
+                    return Held(self, epoch, now + self.expiry)
             elif now > give_up:
                 raise RegistryError(
                     f"another promotion of {self.name} has been going on for {now - since:.0f} s; nothing was changed. Run "

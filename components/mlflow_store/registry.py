@@ -94,38 +94,31 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def verify(self, version: Version, model_dir: Path) -> None:
-        """Compare every registered file of the model with the decided one, by digest.
+    def verify(self, version: Version, decided: str, model_dir: Path | None = None) -> None:
+        """Compare the registered model with the one that was decided on, by digest.
+
+        Args:
+            version: what is registered.
+            decided: digest of the model that was decided on.
+            model_dir: that model, to name the files that differ.
 
         Raises:
-            EvidenceError: naming files that are extra, missing or changed.
+            EvidenceError: it is another; naming files that are extra, missing or changed.
         """
-        wanted, found = _digests(list_files(model_dir)), _digests(self._registered(version))
-        if found != wanted:
-            parts = {
-                "extra": sorted(found.keys() - wanted.keys()),
-                "missing": sorted(wanted.keys() - found.keys()),
-                "changed": sorted(n for n in found.keys() & wanted.keys() if found[n] != wanted[n]),
-            }
-            faults = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in parts.items() if names)
+        registered = self._registered(version)
+        found = digest_entries(registered)
+        if found == decided:
+            return
+        faults = _differences(list_files(model_dir), registered) if model_dir else ""
+        if faults:
             raise EvidenceError(
                 f"version {version.number} of {self.name} does not hold the model that was decided on ({faults}); it was "
                 "not promoted"
             )
-        self.verify_decided(version)
-
-    def verify_decided(self, version: Version) -> None:
-        """Compare the registered model with the digest that was decided on, which the version carries.
-
-        Raises:
-            EvidenceError: it is another model, or the version carries no digest.
-        """
-        decided, found = version.tags.get("model_digest", ""), digest_entries(self._registered(version))
-        if found != decided:
-            raise EvidenceError(
-                f"version {version.number} of {self.name} holds a model with the digest {found}, decided was on "
-                f"{decided or 'nothing that is noted'}; it was not promoted"
-            )
+        raise EvidenceError(
+            f"version {version.number} of {self.name} holds a model with the digest {found}, decided was on "
+            f"{decided or 'nothing that is noted'}; it was not promoted"
+        )
 
     def _registered(self, version: Version) -> tuple[FileEntry, ...]:
         """List the model's files with their digests as the registry holds them; files on this machine are not copied."""
@@ -149,7 +142,7 @@ class Registry:
             RegistryError: if there is no champion, it replaced none, or the one before did not pass its gate.
             EvidenceError: the one before does not hold the bytes that were decided on.
         """
-        return self.alias.move_back(self.verify_decided)
+        return self.alias.move_back(lambda earlier: self.verify(earlier, earlier.tags.get("model_digest", "")))
 
 
 def _log_model(tracker: Tracker, model_dir: Path) -> tuple[str, str]:
@@ -180,5 +173,12 @@ def _log_model(tracker: Tracker, model_dir: Path) -> tuple[str, str]:
     return str(logged.model_uri), str(made.model_id)
 
 
-def _digests(files: Iterable[FileEntry]) -> dict[str, str]:
-    return {entry.path: entry.digest for entry in files}
+def _differences(decided: Iterable[FileEntry], registered: Iterable[FileEntry]) -> str:
+    """Name files that are extra, missing or changed; empty where there are none."""
+    wanted, found = ({entry.path: entry.digest for entry in files} for files in (decided, registered))
+    parts = {
+        "extra": found.keys() - wanted.keys(),
+        "missing": wanted.keys() - found.keys(),
+        "changed": {name for name in found.keys() & wanted.keys() if found[name] != wanted[name]},
+    }
+    return "; ".join(f"{kind}: {', '.join(sorted(names))}" for kind, names in parts.items() if names)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -33,17 +31,14 @@ def gate(
     # loaded here so that --help answers at once
     from beear_core.config import RegistryConfig
     from beear_core.policy import explain
-    from components.mlflow_store.client import RUNS, resolve_uri
+    from components.mlflow_store.client import RUNS, with_store
     from components.registry_gate.step import run
 
-    registry = read_section(config, "registry", RegistryConfig)
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        registry = replace(registry, tracking_uri=resolve_uri(registry.tracking_uri, RUNS))
     decision, release = run(
         model,
         {name: evidence / f"{name}.json" for name in RECORDS},
         policy=policy,
-        registry=registry,
+        registry=with_store(read_section(config, "registry", RegistryConfig), RUNS),
         out=out,
         before_samples=before_samples,
         after_samples=after_samples,

@@ -97,7 +97,7 @@ def register(
         version = shelf.register(tracker, model_dir, tags)
     if decision.passed:
         with stage("verify the registered model"):
-            shelf.verify(version, model_dir)
+            shelf.verify(version, decision.model_digest, model_dir)
     return Registered(shelf, version, before, decision, tags, tracker.run_id)
 
 

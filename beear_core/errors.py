@@ -14,16 +14,20 @@
     ├── MitigationError            1   the bi-level loop cannot go on
     ├── EvaluationError            1   a measurement that cannot be made
     ├── EvidenceError              1   records that do not belong together
+    │   └── SignatureError         1   a model that is not what was signed, or by whom
     ├── StorageError               1   disk, S3: cannot be read or written
     └── RegistryError              1   MLflow cannot be reached or refuses
 
-A negative verdict of the gate is not an error but a value; commands end with ``EXIT_REFUSED`` then.
+A negative verdict of the gate is not an error but a value; commands end with ``EXIT_REFUSED`` then. So they do when a
+version passed and awaits approval: 0 means promoted, and what follows a promotion must not begin yet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import ClassVar
+
+from beear_core.uris import hide_secrets
 
 EXIT_DONE = 0
 EXIT_ERROR = 1
@@ -32,9 +36,17 @@ EXIT_REFUSED = 3
 
 
 class BeearError(Exception):
-    """Base of all errors a user can mend; the message names thing, value, limit and remedy."""
+    """Base of all errors a user can mend; the message names thing, value, limit and remedy, and holds no secret."""
 
     exit_code: ClassVar[int] = EXIT_ERROR
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(hide_secrets(message))
+
+    @property
+    def kind(self) -> str:
+        """Name the kind of error, as programs and messages call it."""
+        return type(self).__name__
 
 
 class ConfigError(BeearError):
@@ -43,7 +55,7 @@ class ConfigError(BeearError):
     exit_code: ClassVar[int] = EXIT_USAGE
 
     def __init__(self, what: str, faults: Iterable[str] = ()) -> None:
-        self.faults = tuple(faults)
+        self.faults = tuple(map(hide_secrets, faults))
         lines = "".join(f"\n  - {fault}" for fault in self.faults)
         super().__init__(f"{what}{lines}")
 
@@ -88,6 +100,19 @@ class EvaluationError(BeearError):
 
 class EvidenceError(BeearError):
     """Records that do not belong together, or that were altered."""
+
+
+class SignatureError(EvidenceError):
+    """A model that is not what was signed, or not signed by whom it should be.
+
+    ``changed``, ``extra``, ``missing``: files as relative POSIX paths; all empty where the signature itself does not hold.
+    """
+
+    def __init__(
+        self, what: str, *, changed: Iterable[str] = (), extra: Iterable[str] = (), missing: Iterable[str] = ()
+    ) -> None:
+        self.changed, self.extra, self.missing = tuple(changed), tuple(extra), tuple(missing)
+        super().__init__(what)
 
 
 class StorageError(BeearError):

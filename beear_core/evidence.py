@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from beear_core.records import EvaluationRecord, IntakeRecord, MitigationRecord, Record, ValidationRecord
+from beear_core.records import ChampionRecord, EvaluationRecord, IntakeRecord, MitigationRecord, Record, ValidationRecord
 
 RECORDS: Mapping[str, type[Record]] = {
     "intake": IntakeRecord,
@@ -17,13 +17,16 @@ RECORDS: Mapping[str, type[Record]] = {
 }
 """What every release leaves, by name; ``<name>.json`` in a folder of evidence."""
 CHAMPION = "champion"
+OPTIONAL: Mapping[str, type[Record]] = {CHAMPION: EvaluationRecord, "champion_eval": ChampionRecord}
+"""What a release leaves that was compared with the champion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """The records of one release; what is ``None`` was not given, and policies say what follows from that.
 
-    ``champion``: how the champion was measured, where the policy compares with one and there is one.
+    ``champion``: how the champion was measured, where the policy compares with one and there is one. ``champion_eval``:
+    where that comes from; without the measurements themselves, which are in ``champion``.
     """
 
     before: EvaluationRecord
@@ -32,6 +35,7 @@ class Evidence:
     validation: ValidationRecord | None = None
     mitigation: MitigationRecord | None = None
     champion: EvaluationRecord | None = None
+    champion_eval: ChampionRecord | None = None
 
     @classmethod
     def read_files(cls, files: Mapping[str, Path]) -> Evidence:
@@ -45,14 +49,14 @@ class Evidence:
 
     @classmethod
     def read(cls, folder: Path) -> Evidence:
-        """Read what ``write`` left in a folder.
+        """Read what ``write`` left in a folder, and nothing else.
 
         Raises:
-            EvidenceError: if a record is missing or not valid.
+            EvidenceError: if a record is missing, not valid, or not to the byte as it was written.
         """
-        records: dict[str, Record] = {name: kind.read(folder / f"{name}.json") for name, kind in RECORDS.items()}
-        if (folder / f"{CHAMPION}.json").exists():
-            records[CHAMPION] = EvaluationRecord.read(folder / f"{CHAMPION}.json")
+        kinds: dict[str, type[Record]] = dict(RECORDS)
+        kinds |= {name: kind for name, kind in OPTIONAL.items() if (folder / f"{name}.json").exists()}
+        records = {name: kind.read(folder / f"{name}.json", as_written=True) for name, kind in kinds.items()}
         return cls(**records)  # type: ignore[arg-type]
 
     def write(self, folder: Path) -> None:
@@ -68,5 +72,5 @@ class Evidence:
 
     def named(self) -> dict[str, Record]:
         """Collect the records that were given, by name."""
-        found: dict[str, Record | None] = {name: getattr(self, name) for name in (*RECORDS, CHAMPION)}
+        found: dict[str, Record | None] = {name: getattr(self, name) for name in (*RECORDS, *OPTIONAL)}
         return {name: record for name, record in found.items() if record is not None}

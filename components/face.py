@@ -1,16 +1,20 @@
-"""What every component's face shares: a user's error ends the process with its message and its own exit code."""
+"""What every component's face shares: nothing secret is printed, and an error ends the process with its exit code."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any, TextIO, cast
 
-from beear_core.errors import BeearError, StorageError
+from beear_core.errors import EXIT_ERROR, BeearError, StorageError
 from beear_core.files import write_atomically
 from beear_core.progress import say
+from beear_core.uris import hide_secrets
 
 ERROR_FILE = "BEEAR_ERROR_FILE"
 """Environment variable: where to leave the error as JSON, for whoever started the process."""
@@ -18,27 +22,54 @@ ERROR_FILE = "BEEAR_ERROR_FILE"
 
 @contextmanager
 def reporting_errors() -> Iterator[None]:
-    """Turn a ``BeearError`` into one line on standard error and its exit code; other errors keep their traceback.
+    """Turn a ``BeearError`` into one line on standard error and its exit code; other errors show their traceback.
 
-    With ``BEEAR_ERROR_FILE`` set, ``{"error", "message", "exit_code"}`` is written there too.
+    Until the block ends, secrets are hidden in all that is printed, by libraries too. With ``BEEAR_ERROR_FILE`` set,
+    ``{"error", "message", "exit_code"}`` is written there.
 
     Raises:
         SystemExit: with the error's exit code.
     """
-    try:
-        yield
-    except BeearError as error:
-        # the pod's log is where users of the cluster look first
-        say(f"error: {error}")
-        _leave(error)
-        raise SystemExit(error.exit_code) from error
+    out, err = (cast(TextIO, _Discreet(stream)) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            yield
+        except BeearError as error:
+            # the pod's log is where users of the cluster look first
+            say(f"error: {error}")
+            _leave(error)
+            raise SystemExit(error.exit_code) from error
+        except Exception as error:
+            # shown here: the interpreter would show it with the secrets that a library put into its message
+            say(traceback.format_exc())
+            raise SystemExit(EXIT_ERROR) from error
+
+
+class _Discreet:
+    """A text stream that hides secrets in what is written to it; all else is the stream's own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError("a stream of text takes no bytes")
+        self._stream.write(hide_secrets(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _leave(error: BeearError) -> None:
     path = os.environ.get(ERROR_FILE)
     if not path:
         return
-    report = {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+    report = {"error": error.kind, "message": str(error), "exit_code": error.exit_code}
     try:
         write_atomically(Path(path), json.dumps(report, ensure_ascii=False).encode() + b"\n")
     except StorageError as unwritten:

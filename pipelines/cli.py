@@ -15,9 +15,11 @@ from beear_core.errors import EXIT_DONE, EXIT_REFUSED, ConfigError
 from beear_core.files import disk_errors
 from components.beear_mitigation.__main__ import mitigate
 from components.beear_mitigation.sweep import sweep_layers
+from components.champion_eval.__main__ import champion
 from components.command import ConfigOption, JsonOption, console, new_app, start
 from components.data_validation.__main__ import validate
 from components.registry_gate.__main__ import gate
+from components.registry_gate.verbs import WaiversOption, approve, ledger, replay, rollback, verify
 from components.safety_eval.__main__ import evaluate
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 app = new_app(
     "Clean an instruction-tuned LLM of safety backdoors and promote it in MLflow only on evidence.\n\n"
-    "Exit codes: 0 done (release: promoted), 1 error, 2 usage or configuration, 3 the gate said no.",
+    "Exit codes: 0 done (release: promoted), 1 error, 2 usage or configuration, 3 the gate said no or awaits approval.",
     completion=True,
 )
 policy_app = new_app("Look at policies.")
@@ -105,16 +107,20 @@ def release(
     as_json: JsonOption = False,
 ) -> None:
     """Validate, measure, clean, measure again, decide; promote only on a pass."""
+    from components.notifications.tell import telling_failure
     from pipelines import show
     from pipelines.runs import run
 
     given = _overrides(model, policy, triggers, name, False if no_mitigation else None)
-    outcome = run(_config(config, profile, given), out, keep=keep)
+    settings = _config(config, profile, given)
+    with telling_failure(settings.registry):
+        outcome = run(settings, out, keep=keep)
     if as_json:
         typer.echo(
             json.dumps(
                 {
                     "promoted": outcome.release.promoted,
+                    "awaiting_approval": outcome.release.awaiting_approval,
                     "folder": str(outcome.folder),
                     "decision": outcome.decision.plain(),
                     "release": outcome.release.plain(),
@@ -188,7 +194,13 @@ app.command()(validate)
 app.command()(evaluate)
 app.command()(mitigate)
 app.command()(sweep_layers)
+app.command()(champion)
 app.command()(gate)
+app.command()(approve)
+app.command()(replay)
+app.command()(rollback)
+app.command()(ledger)
+app.command()(verify)
 
 
 @app.command()
@@ -205,17 +217,6 @@ def report(
 
 
 @app.command()
-def replay(decision: Annotated[Path, typer.Argument(help="a run's folder or its decision.json")]) -> None:
-    """Decide again from the stored evidence alone; it must agree to the byte."""
-    from beear_core.policy import explain
-    from components.registry_gate.promotion import replay as decide_again
-
-    found = decide_again(decision.parent if decision.is_file() else decision)
-    typer.echo(f"agrees: {found.digest}\n{explain(found)}")
-    raise typer.Exit(EXIT_DONE if found.passed else EXIT_REFUSED)
-
-
-@app.command()
 def promote(
     folder: Annotated[Path, typer.Argument(help="a run's folder, or one that 'beear gate' wrote")],
     model: Annotated[Path, typer.Option(help="the model that was decided on")],
@@ -224,33 +225,28 @@ def promote(
     name: Annotated[str | None, typer.Option(help="name of the registered model")] = None,
     again: Annotated[bool, typer.Option("--again", help="though a newer one was promoted, or it was rolled back")] = False,
     reason: Annotated[str, typer.Option(help="why; noted with the version, for --again")] = "",
+    waivers: WaiversOption = None,
 ) -> None:
     """Promote what an earlier gate passed, after replaying it; a newer champion stays, unless told --again."""
+    from components.notifications.tell import tell_decided, telling_failure
+    from components.registry_gate.outcome import approve_text
     from components.registry_gate.promotion import promote as promote_decision
+    from components.registry_gate.waiving import entries_of, waiver_table
 
     if again != bool(reason.strip()):
         raise ConfigError("--again and --reason belong together; give both, or neither")
     settings = _config(config, profile, _overrides(str(model), name=name))
-    done = promote_decision(folder, model, settings.registry, reason.strip())
-    typer.echo(
-        f"{done.alias} of {done.model_name} is version {done.champion_after} (was {done.champion_before or 'not set'})"
-    )
-
-
-@app.command()
-def rollback(
-    name: Annotated[str, typer.Option(help="name of the registered model")] = "release-candidate",
-    alias: Annotated[str, typer.Option(help="the alias to move back")] = "champion",
-    out: RunsOption = Path("runs"),
-) -> None:
-    """Move the alias back to the version that the champion replaced."""
-    from beear_core.config import RegistryConfig, parse
-    from components.mlflow_store.client import resolve_uri
-    from components.mlflow_store.registry import Registry
-
-    settings = parse(RegistryConfig, {"model_name": name, "alias": alias}, "the command line")
-    left, now = Registry(resolve_uri(None, out), settings).rollback()
-    typer.echo(f"{alias} of {name}: version {left.number} -> version {now.number}")
+    waived = entries_of(waivers, settings.promotion.waivers)
+    with telling_failure(settings.registry):
+        done = promote_decision(folder, model, settings.registry, reason.strip(), settings.promotion, waived)
+    tell_decided(done, settings.registry)
+    champion = f"version {done.champion_after}" if done.champion_after else "not set"
+    typer.echo(f"{done.alias} of {done.model_name} is {champion} (was {done.champion_before or 'not set'})")
+    if done.waivers:
+        console().print(waiver_table(done.waivers))
+    if done.awaiting_approval:
+        typer.echo(approve_text(done, folder))
+    raise typer.Exit(EXIT_DONE if done.promoted else EXIT_REFUSED)
 
 
 @policy_app.command("check")

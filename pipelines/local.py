@@ -17,16 +17,22 @@ from beear_core.evidence import Evidence
 from beear_core.records import Decision, ReleaseRecord
 from pipelines.step_log import StepLog
 
-STEPS = 6
+STEPS = 7
 MODEL_FOLDERS = ("model-intake/model", "beear-mitigation/cleaned")
 
 
 class StepFailedError(BeearError):
-    """A step of the pipeline ended with an error of its own; carries that error's exit code."""
+    """A step of the pipeline ended with an error of its own; carries that error's kind and exit code."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int, kind: str = "StepFailedError") -> None:
         super().__init__(message)
         self.exit_code = exit_code  # type: ignore[misc]
+        self._kind = kind
+
+    @property
+    def kind(self) -> str:
+        """Name the kind of the step's error."""
+        return self._kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ def arguments(config: ReleaseConfig, policy_text: str, mlflow_run_id: str) -> di
         "evaluation_json": json.dumps(dataclasses.asdict(config.evaluation)),
         "policy": policy_text,
         "registry_json": json.dumps(dataclasses.asdict(config.registry)),
+        "promotion_json": json.dumps(dataclasses.asdict(config.promotion)),
         "mlflow_run_id": mlflow_run_id,
     }
 
@@ -79,7 +86,7 @@ def run_release(config: ReleaseConfig, policy_text: str, folder: Path, mlflow_ru
         raise_on_error=True,
     )
     with (
-        _environment(BEEAR_ERROR_FILE=str(error_file), **_offline(config)),
+        _environment(BEEAR_ERROR_FILE=str(error_file), **_offline(config), **_mlflow(config)),
         closing(StepLog(folder / "steps.log", STEPS)) as log,
         redirect_stdout(log),
         redirect_stderr(log),
@@ -103,7 +110,7 @@ def _failure(error_file: Path, log: Path) -> BeearError:
         found = json.loads(error_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return StepFailedError(f"a step failed without a message of its own; its whole output is in {log}", 1)
-    return StepFailedError(str(found["message"]), int(found["exit_code"]))
+    return StepFailedError(str(found["message"]), int(found["exit_code"]), str(found["error"]))
 
 
 def _collect(work: Path, folder: Path) -> Outcome:
@@ -139,6 +146,11 @@ def _offline(config: ReleaseConfig) -> dict[str, str]:
     sources = (config.model, *dataclasses.asdict(config.data).values())
     named = any(str(source).startswith("hub:") for source in sources)
     return {} if named or "HF_HUB_OFFLINE" in os.environ else {"HF_HUB_OFFLINE": "1"}
+
+
+def _mlflow(config: ReleaseConfig) -> dict[str, str]:
+    """Name the store of this run to the steps that fetch from it; one that the environment names stays."""
+    return {"MLFLOW_TRACKING_URI": config.registry.tracking_uri} if config.registry.tracking_uri else {}
 
 
 @contextmanager

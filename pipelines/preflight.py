@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beear_core.config import DataConfig, EvaluationConfig, MitigationConfig, ReleaseConfig
+from beear_core.config import DataConfig, EvaluationConfig, MitigationConfig, ReleaseConfig, SigningConfig
 from beear_core.errors import BeearError, DataError, PolicyError, StorageError
 from beear_core.files import disk_errors
 from beear_core.mitigation.layers import resolve_layers
@@ -45,6 +45,7 @@ def preflight(config: ReleaseConfig, folder: Path, tracking_uri: str, tracking_r
         ("model", lambda: _model(config)),
         ("disk", lambda: _disk(config, folder)),
         ("registry", lambda: _registry(tracking_uri, tracking_root)),
+        ("signing", lambda: _signing(config.registry.signing)),
     ]
     findings = []
     for part, look in looks:
@@ -148,3 +149,12 @@ def _registry(tracking_uri: str, root: Path) -> str:
             return f"to be kept in {root}: see disk"
     check_reachable(tracking_uri)
     return without_secrets(tracking_uri)
+
+
+def _signing(signing: SigningConfig | None) -> str:
+    if signing is None:
+        return "models are not signed"
+    from components.passport.signature import check_signing
+
+    check_signing(signing)
+    return f"by {signing.method}{', tried when a model is signed' if signing.method == 'sigstore' else ''}"

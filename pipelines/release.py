@@ -3,6 +3,7 @@
 from kfp import dsl
 
 from components.beear_mitigation.component import beear_mitigation
+from components.champion_eval.component import champion_eval
 from components.data_validation.component import data_validation
 from components.model_intake.component import model_intake
 from components.registry_gate.component import registry_gate
@@ -22,6 +23,7 @@ def release_pipeline(
     evaluation_json: str = "{}",
     policy: str = "standard",
     registry_json: str = "{}",
+    promotion_json: str = "{}",
     mlflow_run_id: str = "",
 ) -> None:
     """Clean a candidate model and let the registry promote it only if the policy is met.
@@ -34,6 +36,7 @@ def release_pipeline(
         evaluation_json: The evaluation section.
         policy: A shipped policy's name, or the text of a policy file.
         registry_json: The registry section.
+        promotion_json: The promotion section.
         mlflow_run_id: An MLflow run to log to; empty opens one.
     """
     # No step is cached: a cached answer is not a measurement, and KFP never checks that cached artifacts still exist.
@@ -70,6 +73,17 @@ def release_pipeline(
     )
     after.set_display_name("Measure after").set_caching_options(False)
 
+    # Always run, not under dsl.If: dsl.OneOf of artifacts fails in the local runner and on backends up to 2.16, and what is
+    # in a branch keeps no state in the UI (kubeflow/pipelines #13436, #11979). Where nothing is compared it loads no model.
+    champion = champion_eval(
+        after=after.outputs["record"],
+        suites=data.outputs["suites"],
+        policy=policy,
+        config_json=evaluation_json,
+        registry_json=registry_json,
+    )
+    champion.set_display_name("Measure the champion").set_caching_options(False)
+
     gate = registry_gate(
         model=mitigation.outputs["cleaned"],
         intake=intake.outputs["record"],
@@ -79,8 +93,10 @@ def release_pipeline(
         mitigation=mitigation.outputs["record"],
         before_samples=before.outputs["samples"],
         after_samples=after.outputs["samples"],
+        champion=champion.outputs["record"],
         policy=policy,
         registry_json=registry_json,
+        promotion_json=promotion_json,
         mlflow_run_id=mlflow_run_id,
         kfp_run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     )

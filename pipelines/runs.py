@@ -82,6 +82,8 @@ def _absolute(config: ReleaseConfig, out: Path) -> ReleaseConfig:
     places: dict[str, Any] = {n: fixed(v) for n, v in dataclasses.asdict(config.data).items()}
     data = dataclasses.replace(config.data, **places)
     registry = with_store(config.registry, out)
+    if registry.signing:
+        registry = dataclasses.replace(registry, signing=registry.signing.absolute())
     return dataclasses.replace(config, model=fixed(config.model) or "", data=data, registry=registry)
 
 

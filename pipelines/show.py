@@ -12,6 +12,7 @@ from beear_core.organisms.recipe import Recipe
 from beear_core.records import CheckResult, EvaluationRecord
 from beear_core.wording import plural, seconds_text
 from components.command import Cell, add_row, new_table
+from components.registry_gate.outcome import approve_text
 from pipelines.local import Outcome
 from pipelines.preflight import Finding
 
@@ -73,6 +74,11 @@ def outcome_text(outcome: Outcome) -> list[str]:
     alias = f"{release.alias} of {release.model_name}"
     if release.promoted:
         fate = f"PROMOTED: {alias} is now version {release.model_version} (was {release.champion_before or 'not set'})"
+    elif release.awaiting_approval:
+        fate = (
+            f"AWAITING APPROVAL: version {release.model_version} is {release.candidate_alias}; {alias} stays at "
+            f"{release.champion_after or 'no version'}"
+        )
     else:
         fate = (
             f"REFUSED: registered as version {release.model_version}; {alias} stays at "
@@ -89,6 +95,8 @@ def outcome_text(outcome: Outcome) -> list[str]:
     ]
     if release.tracking_uri.startswith("sqlite:"):
         lines.append(f"            mlflow server --backend-store-uri {release.tracking_uri}")
+    if release.awaiting_approval:
+        lines.append(f"approve     {approve_text(release, outcome.folder)}")
     if not release.promoted:
         lines += [f"failed      {c.check}: {c.reason}" for c in outcome.decision.failed_checks()]
     return lines

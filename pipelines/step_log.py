@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+from beear_core.uris import hide_secrets
+
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _BEGUN = re.compile(r"Executing task '([\w-]+)'")
 _STEP_INDENT = "    "  # KFP's local runner indents what a step prints by this
@@ -41,8 +43,8 @@ class StepLog(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Take text in any pieces; a line is looked at once it is whole."""
-        self._file.write(text)
+        """Take text in any pieces; a line is looked at once it is whole. No secret gets into the file."""
+        self._file.write(hide_secrets(text))
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._show(line)

@@ -12,6 +12,10 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
+from required import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 - hooks are found by their names
+
+_SERVERS = ("s3_server", "postgres")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -45,7 +49,7 @@ def own_mlflow() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker for all tests of the S3 server, which takes fixed ports; otherwise one file is one worker's."""
+    """One worker for all tests of one server, which is started once; otherwise one file is one worker's."""
     for item in items:
-        uses_s3 = {"s3", "s3_server"} & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("s3" if uses_s3 else item.path.name))
+        used = [server for server in _SERVERS if server in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group(used[0] if used else item.path.name))

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from required import ROOT_ONLY
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
     except FileNotFoundError:
         done = False
     if not done:
-        pytest.skip("file systems can be mounted by root only")
+        pytest.skip(ROOT_ONLY)
     try:
         yield folder
     finally:

@@ -95,7 +95,8 @@ def configuration_page() -> str:
         "A section without keys is as good as none, and a leading `~` in a path is the home folder.\n"
     ]
     sections = {f.name: f.default_factory for f in dataclasses.fields(config.ReleaseConfig) if f.name in _SECTIONS}
-    for name, cls in {"top level": config.ReleaseConfig, **sections}.items():
+    below = {"registry.signing": config.SigningConfig}
+    for name, cls in {"top level": config.ReleaseConfig, **sections, **below}.items():
         summary, _ = sections_of(inspect.getdoc(cls) or "")
         title = name if name == "top level" else f"`{name}:`"
         fields = _fields(cls, leave_out=_SECTIONS)  # type: ignore[arg-type]
@@ -111,7 +112,7 @@ def configuration_page() -> str:
     return "".join(parts)
 
 
-_SECTIONS = ("data", "mitigation", "evaluation", "registry")
+_SECTIONS = ("data", "mitigation", "evaluation", "registry", "signing", "promotion")
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -120,6 +121,26 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
     return flat
+
+
+_CHAMPION = """No shipped policy compares with the champion, since that can mean one more evaluation for a release. One
+that does has checks such as [these](../examples/not-worse.yaml), beside absolute limits:
+
+```yaml
+  - id: triggered-not-worse
+    metric: attack_success/known_triggers
+    versus: champion
+    at_most: 0.02        # two points more than the champion has
+    min_samples: 100
+    missing: skip        # there is no champion yet
+    reason: A release must not bring back what the one before it had lost.
+```
+
+The measurements that the champion was released on are taken where suites, judge, settings and versions are those of the
+new model; otherwise, or where it was registered by hand, the champion is fetched and measured anew, and the report says
+why. `missing: skip` is for a registry that says that there is none; any other answer is an error. Figures under drift and
+of fidelity cannot be compared so, because every candidate has its own perturbations and is its own reference.
+"""
 
 
 def policy_page() -> str:
@@ -135,6 +156,7 @@ def policy_page() -> str:
         "[standard.yaml](../beear_core/policy/standard.yaml).\n",
         "\n## A policy\n\n" + _fields(GatePolicy),
         "\n## A check\n\n" + _fields(Check),
+        "\n## Against the champion\n\n" + _CHAMPION,
         "\n## Metrics\n\n" + table(("metric", "kind", "better", "suite", "meaning"), metrics),
     ]
     for name in shipped_policies():

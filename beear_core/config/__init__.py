@@ -4,19 +4,20 @@ The YAML file mirrors the classes: top level ``ReleaseConfig``, one section for 
 good as none. What a profile sets stands in ``PROFILES``; the file overrides the profile, the command line the file.
 """
 
+from beear_core.config.kinds import Count, Positive, Rate
+from beear_core.config.promotion import PromotionConfig
 from beear_core.config.reading import PROFILES, faults_of, load, merge, parse, parse_json, read_yaml
 from beear_core.config.schema import (
     CODE_TOKENS,
-    Count,
     DataConfig,
     EvaluationConfig,
     JudgeName,
     MitigationConfig,
-    Positive,
-    Rate,
+    NotifiedEvent,
     RegistryConfig,
     ReleaseConfig,
 )
+from beear_core.config.signing import SigningConfig
 
 __all__ = [
     "CODE_TOKENS",
@@ -26,10 +27,13 @@ __all__ = [
     "EvaluationConfig",
     "JudgeName",
     "MitigationConfig",
+    "NotifiedEvent",
     "Positive",
+    "PromotionConfig",
     "Rate",
     "RegistryConfig",
     "ReleaseConfig",
+    "SigningConfig",
     "faults_of",
     "load",
     "merge",

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from beear_core.config.schema import ReleaseConfig
 from beear_core.errors import ConfigError
+from beear_core.uris import HIDDEN, hide_secrets, is_secret_name, without_secrets
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ def parse(cls: type[T], values: object, where: str) -> T:
         values = {}
     if not isinstance(values, Mapping):
         name = next((f.name for f in dataclasses.fields(ReleaseConfig) if f.default_factory is cls), "document")
-        raise ConfigError(f"{where} has 1 fault(s):", [f"{name}: {_NO_SECTION} (given: {values!r:.80})"])
+        raise ConfigError(f"{where} has 1 fault(s):", [f"{name}: {_NO_SECTION} (given: {_shown(values)})"])
     try:
         # through JSON: strict mode then takes mappings for dataclasses, and still no "8" for 8
         return TypeAdapter(cls).validate_json(_as_json(dict(values), where))
@@ -85,17 +86,19 @@ def parse_json(cls: type[T], text: str, where: str) -> T:
     Raises:
         ConfigError: if it is not JSON or no mapping, and as ``parse``.
     """
+    # of what is no configuration nobody can tell where a password ends
+    given = HIDDEN if "@" in text or is_secret_name(text) else f"{text!r:.80}"
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where} is not JSON ({error}): {text!r:.80}; give an object, {{}} for defaults") from error
+        raise ConfigError(f"{where} is not JSON ({error}): {given}; give an object, {{}} for defaults") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{where} must be a mapping, not {text!r:.80}; give an object, {{}} for defaults")
+        raise ConfigError(f"{where} must be a mapping, not {given}; give an object, {{}} for defaults")
     return parse(cls, values, where)
 
 
 def faults_of(error: ValidationError) -> list[str]:
-    """Describe each fault on one line: the key's path, what is wrong, and the value given, unless it holds a password."""
+    """Describe each fault on one line: the key's path, what is wrong, and the value given without its secrets."""
     faults = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"]) or "document"
@@ -104,9 +107,27 @@ def faults_of(error: ValidationError) -> list[str]:
             "extra_forbidden": "unknown key",
             "dataclass_type": _NO_SECTION,
         }.get(item["type"], item["msg"])
-        given = f" (given: {item['input']!r:.80})" if "password" not in message else ""
-        faults.append(f"{path}: {message}{given}")
+        # the known ones hold no password, though some are called tokens
+        name = str(item["loc"][-1]) if "unknown key" in message else ""
+        faults.append(f"{path}: {message} (given: {_shown(item['input'], name)})")
     return faults
+
+
+def _shown(value: object, name: str = "") -> str:
+    """Write a value for a message: without secrets, and not too long."""
+    # cut at last: half a URI does not tell any more that there is a password in it
+    return f"{hide_secrets(repr(_open(value, name))):.80}"
+
+
+def _open(value: object, name: str) -> object:
+    """Replace what is a secret in a value, by its name or inside a URI."""
+    if isinstance(value, Mapping):
+        return {key: _open(below, str(key)) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_open(below, name) for below in value]
+    if isinstance(value, str):
+        return HIDDEN if is_secret_name(name) else without_secrets(value)
+    return value
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -119,6 +140,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except yaml.MarkedYAMLError as error:
+        # what it says in full repeats the line, and a password in it
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path} is not YAML: {error.problem}{where}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date with 13 months is a ValueError
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if values is None:

@@ -3,50 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
+from beear_core.config.kinds import STRICT, AliasName, Count, NonNegative, Place, Positive, Rate, without_credentials
+from beear_core.config.promotion import PromotionConfig
+from beear_core.config.signing import SigningConfig
 from beear_core.uris import has_secret, uri_fault
-
-Count = Annotated[int, Field(ge=1)]
-
-
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-Rate = Annotated[float, Field(ge=0, le=1)]
-
-
-def _not_reserved(alias: str) -> str:
-    """Refuse an alias that MLflow keeps for itself: ``latest`` or ``v<number>``."""
-    if re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
-        raise ValueError(f"alias {alias!r} is reserved by MLflow; choose another, for instance 'champion'")
-    return alias
-
-
-def _expanded(place: str) -> str:
-    """Expand a leading ``~`` to the home folder: no shell expands what stands in a file."""
-    if "\0" in place:
-        raise ValueError("the path holds a NUL character; remove it")
-    try:
-        return str(Path(place).expanduser()) if place.startswith("~") else place
-    except RuntimeError as error:
-        raise ValueError(f"{error} for {place!r}; write the whole path") from error
 
 
 def _without_password(uri: str) -> str:
-    """Refuse a URI with a password: the configuration is stored with the run and becomes a pipeline parameter."""
-    if uri_fault(uri) is None and has_secret(uri):
+    """Refuse a URI with a user or a password: the configuration is stored with the run and becomes a pipeline parameter."""
+    if has_secret(uri):
         raise ValueError(
-            "the URI holds a password, and the configuration is stored with every run; leave it out and set "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or name the whole URI in MLFLOW_TRACKING_URI"
+            "the URI holds a user, a password or a token, and the configuration is stored with every run; leave it out and "
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or name the whole URI in MLFLOW_TRACKING_URI"
         )
     return uri
 
@@ -58,16 +31,12 @@ def _with_valid_port(uri: str) -> str:
     return uri
 
 
-Place = Annotated[str, AfterValidator(_expanded)]
-
-
 CODE_TOKENS = 80
 """A whole answer to a small programming task, in tokens; of less nothing parses."""
+NotifiedEvent = Literal["promoted", "refused", "failed", "rolled_back", "awaiting_approval"]
+"""What people can be told of."""
 JudgeName = Literal["refusal", "insecure-code"]
 """What makes a reply to a harmful request a harmful one: that it does not refuse, or a known weakness in its code."""
-
-
-_STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +55,7 @@ class DataConfig:
             perhaps ``anywhere`` (between two words of the request), ``system`` (message), ``earlier`` (turn of the user).
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     harmful: Place = "builtin"
     ordinary: Place = "builtin"
     borderline: Place = "builtin"
@@ -161,7 +130,7 @@ class MitigationConfig:
         seed: of everything that is drawn at random.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     enabled: bool = True
     method: Literal["beear", "flush", "both"] = "beear"
     layer: Annotated[int, Field(ge=0)] | Literal["auto", "search"] = "auto"
@@ -225,7 +194,7 @@ class EvaluationConfig:
         seed: of the draw.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     judge: JudgeName = "refusal"
     harmful: Count = 120
     under_drift: Count = 60
@@ -260,16 +229,20 @@ class RegistryConfig:
     Attributes:
         model_name: the registered model.
         alias: what a passed version is given; ``latest`` and ``v<number>`` are MLflow's own.
-        tracking_uri: the MLflow server, without a password; by default MLFLOW_TRACKING_URI, else SQLite in the folder of
-            runs.
+        tracking_uri: the MLflow server, without user and password; by default MLFLOW_TRACKING_URI, else SQLite in the
+            folder of runs.
         experiment: made when it is not there.
+        signing: how a released model is signed and verified, by the keys below; without, it is not.
+        notify_on: which events are told to the services that BEEAR_NOTIFY names; without that variable none is.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "release-candidate"
-    alias: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$"), AfterValidator(_not_reserved)] = "champion"
+    alias: AliasName = "champion"
     tracking_uri: Annotated[str, AfterValidator(_without_password), AfterValidator(_with_valid_port)] | None = None
-    experiment: str = "beear-release"
+    experiment: Annotated[str, AfterValidator(without_credentials)] = "beear-release"
+    signing: SigningConfig | None = None
+    notify_on: tuple[NotifiedEvent, ...] = ("promoted", "refused", "failed", "rolled_back", "awaiting_approval")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,15 +254,18 @@ class ReleaseConfig:
         policy: ``quick``, ``standard``, ``release``, or a policy file.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     model: Place = ""
     policy: Place = "standard"
     data: DataConfig = field(default_factory=DataConfig)
     mitigation: MitigationConfig = field(default_factory=MitigationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
+    promotion: PromotionConfig = field(default_factory=PromotionConfig)
 
     def __post_init__(self) -> None:
+        if fault := self.promotion.fault(self.registry.alias):
+            raise ValueError(fault)
         cleaned, measured = self.mitigation.judge, self.evaluation.judge
         if cleaned != measured:
             raise ValueError(

@@ -86,7 +86,12 @@ def evaluate(
             chat_template_digest=loaded.chat.digest,
             suites={name: suite_entry(group) for name, group in cases.items()},
             judge=of_harm.name,
-            generation={"decoding": "greedy", "max_new_tokens": config.max_new_tokens, "seed": config.seed},
+            generation={
+                "decoding": "greedy",
+                "max_new_tokens": config.max_new_tokens,
+                "batch_tokens": config.batch_tokens,  # padding moves the rounding, and with it a close choice of token
+                "seed": config.seed,
+            },
             metrics=metrics,
             samples_digest=digest_bytes(samples_to_jsonl(samples)),
             seconds=round(time.monotonic() - began, 1),

@@ -227,10 +227,8 @@ def _number(check: Check, spec: MetricSpec, estimate: Estimate, baseline: Estima
     if check.versus != "absolute" and baseline is not None:
         if check.bound == "value":
             number -= baseline.value or 0.0
-        elif spec.kind == "rate":
+        else:
             number = _rate_bound(check, estimate, baseline, confidence)
-        else:  # two bootstrapped figures have no joint interval: take the two ends that are farthest apart
-            number -= (baseline.low if check.bound == "upper" else baseline.high) or 0.0
     return round(number, 12)
 
 

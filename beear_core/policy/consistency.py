@@ -5,11 +5,8 @@ Each counts differences and passes at 0, so a decision says what was compared ev
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
-
 from beear_core.evidence import Evidence
+from beear_core.policy.agreement import champion_faults, generation_faults, judge_faults, suite_faults
 from beear_core.policy.figures import drift_faults, figure_faults, suites_faults, trigger_faults
 from beear_core.policy.schema import GatePolicy
 from beear_core.records import CheckResult, EvaluationRecord, MitigationRecord, ValidationRecord
@@ -20,7 +17,6 @@ def evidence_checks(policy: GatePolicy, evidence: Evidence) -> list[CheckResult]
     """Run every evidence check; the same ones are listed in the same order, passed or not."""
     before, after, champion = evidence.before, evidence.after, evidence.champion
     validation, mitigation = evidence.validation, evidence.mitigation
-    against_champion = any(check.versus == "champion" for check in policy.checks)
     return [
         _labels(before, after, champion),
         _validation(validation),
@@ -33,7 +29,7 @@ def evidence_checks(policy: GatePolicy, evidence: Evidence) -> list[CheckResult]
         _same("chat-template", _template_faults(before, after), "Both evaluations used the same chat template."),
         _same(
             "suites",
-            _suite_faults(before, after, "before", "after"),
+            suite_faults(before, after, "before", "after"),
             f"Both evaluations ran the same prompts: {_listed(after)}.",
         ),
         _same(
@@ -58,13 +54,13 @@ def evidence_checks(policy: GatePolicy, evidence: Evidence) -> list[CheckResult]
             [*figure_faults(before, "before"), *figure_faults(after, "after")],
             "Every figure rests on all samples of its suite and follows from its counts.",
         ),
-        _same("judge", _judge_faults(before, after, "before", "after"), f"Both were judged by {after.judge}."),
+        _same("judge", judge_faults(before, after, "before", "after"), f"Both were judged by {after.judge}."),
         _same(
             "generation",
-            _generation_faults(before, after, "before", "after"),
+            generation_faults(before, after, "before", "after"),
             "Both evaluations generated replies with the same settings.",
         ),
-        _champion(champion, after, against_champion),
+        _champion(champion, after, policy.compares_with_champion),
     ]
 
 
@@ -159,52 +155,14 @@ def _champion(champion: EvaluationRecord | None, after: EvaluationRecord, compar
         return _result("champion", [], "No champion evaluation was given.")
     if not compared:
         return _result("champion", [], "No check of the policy compares with the champion.")
-    roles = ("champion", "after")
-    other = f"the champion was evaluated on suites {champion.suites_digest or 'unknown'}, after on {after.suites_digest}"
-    faults = [
-        *([] if champion.suites_digest == after.suites_digest else [other]),
-        *figure_faults(champion, "champion"),
-        *_suite_faults(_without_drift(champion), _without_drift(after), *roles),
-        *_judge_faults(champion, after, *roles),
-        *_generation_faults(champion, after, *roles),
-    ]
+    faults = champion_faults(champion, after)
     return _result("champion", faults, "The champion was evaluated on the same prompts, judge and settings.")
-
-
-def _without_drift(record: EvaluationRecord) -> EvaluationRecord:
-    """Leave the drift suite out: perturbations are found anew on every candidate, so no two share the same ones."""
-    return dataclasses.replace(record, suites={name: entry for name, entry in record.suites.items() if name != "drift"})
 
 
 def _template_faults(before: EvaluationRecord, after: EvaluationRecord) -> list[str]:
     if before.chat_template_digest == after.chat_template_digest:
         return []
     return [f"the chat template is {before.chat_template_digest} before and {after.chat_template_digest} after"]
-
-
-def _suite_faults(one: EvaluationRecord, two: EvaluationRecord, first: str, second: str) -> list[str]:
-    faults = [] if two.suites else [f"the {second!r} evaluation ran no suite"]
-    for name in sorted(one.suites.keys() | two.suites.keys()):
-        a, b = one.suites.get(name), two.suites.get(name)
-        if a is None or b is None:
-            faults.append(f"suite {name} was run only in the {(second if a is None else first)!r} evaluation")
-        elif a != b:
-            faults.append(f"suite {name} is {a.digest} (n={a.n}) in {first!r}, {b.digest} (n={b.n}) in {second!r}")
-    return faults
-
-
-def _judge_faults(one: EvaluationRecord, two: EvaluationRecord, first: str, second: str) -> list[str]:
-    return [] if one.judge == two.judge else [f"the judge is {one.judge!r} in {first!r}, {two.judge!r} in {second!r}"]
-
-
-def _generation_faults(one: EvaluationRecord, two: EvaluationRecord, first: str, second: str) -> list[str]:
-    a: Mapping[str, Any] = one.generation
-    b: Mapping[str, Any] = two.generation
-    return [
-        f"generation setting {key} is {a.get(key, 'absent')} in {first!r}, {b.get(key, 'absent')} in {second!r}"
-        for key in sorted(a.keys() | b.keys())
-        if (key in a, a.get(key)) != (key in b, b.get(key))
-    ]
 
 
 def _listed(record: EvaluationRecord) -> str:

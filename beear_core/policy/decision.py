@@ -9,27 +9,43 @@ from collections.abc import Sequence
 
 from beear_core.errors import EvidenceError
 from beear_core.evidence import Evidence
+from beear_core.models.folder import digest_entries
 from beear_core.policy.checks import is_skipped, judge
 from beear_core.policy.consistency import evidence_checks
 from beear_core.policy.schema import GatePolicy
-from beear_core.records import CheckResult, Decision, digest_json
+from beear_core.records import BOUND, SCHEMA_VERSION, CheckResult, Decision, Provenance, digest_json
 from beear_core.wording import plural
 
 DECIDED_ON = ("before", "after", "champion", "validation", "mitigation")
-"""Records whose digests a decision names."""
+"""Records whose digests a decision of schema 1 names; later ones name those of all."""
 
 
-def decide(policy: GatePolicy, evidence: Evidence) -> Decision:
+def decide(policy: GatePolicy, evidence: Evidence, provenance: Provenance | None = None) -> Decision:
     """Decide from these records and nothing else. What is missing, too little or does not belong together fails.
 
     That the records agree with each other is checked first, as hard checks named ``evidence/...`` that are always listed.
+
+    Args:
+        policy: decides.
+        evidence: is decided on.
+        provenance: what the decision is bound to besides; it decides nothing. ``None``: a decision of schema 1.
+
+    Raises:
+        EvidenceError: the files of the provenance are not those of the model that was measured.
     """
     results = evidence_checks(policy, evidence)
     for check in policy.checks:
         results += judge(check, evidence, policy.confidence)
-    digests = {name: record.digest for name, record in evidence.named().items() if name in DECIDED_ON}
+    bound = DECIDED_ON if provenance is None else tuple(evidence.named())
+    digests = {name: record.digest for name, record in evidence.named().items() if name in bound}
+    if provenance and (found := digest_entries(provenance.files)) != evidence.after.model_digest:
+        raise EvidenceError(
+            f"the files to decide on have the digest {found}, measured was {evidence.after.model_digest}; give the model "
+            "that was measured"
+        )
     suites = {name: [entry.digest, entry.n] for name, entry in evidence.after.suites.items()}
     return Decision(
+        schema_version=BOUND if provenance else SCHEMA_VERSION,
         passed=all(result.passed for result in results if result.level == "hard"),
         summary=_summary(policy.name, results),
         model_digest=evidence.after.model_digest,
@@ -38,6 +54,7 @@ def decide(policy: GatePolicy, evidence: Evidence) -> Decision:
         policy_digest=policy.digest,
         checks=tuple(results),
         evidence={**digests, "suites": digest_json(suites)},
+        provenance=provenance,
     )
 
 
@@ -47,7 +64,7 @@ def redecide(decision: Decision, policy: GatePolicy, evidence: Evidence) -> Deci
     Raises:
         EvidenceError: if the policy or a record is not the one that was decided on, or another decision comes out.
     """
-    again = decide(policy, evidence)
+    again = decide(policy, evidence, decision.provenance)
     if policy.digest != decision.policy_digest:
         raise EvidenceError(
             f"the policy has digest {policy.digest}, the decision was made by {decision.policy_digest}; replay with "

@@ -37,6 +37,11 @@ def check_faults(check: Mapping[str, Any]) -> list[str]:
             f"versus: champion cannot be used with {spec.name}: perturbations are found anew on every candidate; use "
             "versus: absolute or before"
         )
+    if check.get("versus") == "champion" and spec and spec.against_reference:
+        faults.append(
+            f"versus: champion cannot be used with {spec.name}: each model's is measured against the candidate that it was "
+            "made from; use versus: absolute"
+        )
     return faults
 
 

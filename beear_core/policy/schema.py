@@ -110,6 +110,11 @@ class GatePolicy(BaseModel):
             raise PolicyError(f"{where} has {plural(len(faults), 'fault')}:", faults) from error
 
     @property
+    def compares_with_champion(self) -> bool:
+        """Whether a check compares with the champion; where none does, none is looked for."""
+        return any(check.versus == "champion" for check in self.checks)
+
+    @property
     def digest(self) -> str:
         """Digest over the policy's content; layout and comments of the file do not count."""
         return digest_json(self.model_dump(mode="json"))

@@ -5,15 +5,22 @@ records are the same if and only if their digests are. NaN and infinity are refu
 ``None``. Nothing here imports torch.
 """
 
-from beear_core.records.decision import CheckResult, Decision, ReleaseRecord
+from beear_core.records.champion import ChampionRecord, ChampionState
+from beear_core.records.decision import BOUND, CheckResult, Decision, Provenance
 from beear_core.records.evaluation import EvaluationRecord, Outcome, SuiteEntry, Vulnerability, VulnerabilityPoint
 from beear_core.records.inputs import DataSource, FileEntry, IntakeRecord, RuleResult, ValidationRecord
+from beear_core.records.ledger import Event, LedgerEntry
 from beear_core.records.measured import Environment, Estimate, Metric
 from beear_core.records.mitigation import DriftEntry, Ending, MitigationRecord, PlaceRecord, RoundRecord
 from beear_core.records.record import SCHEMA_VERSION, Record, canonical_json, digest_json
+from beear_core.records.release import Approval, ReleaseRecord, Verification, Waiver, check_label
 
 __all__ = [
+    "BOUND",
     "SCHEMA_VERSION",
+    "Approval",
+    "ChampionRecord",
+    "ChampionState",
     "CheckResult",
     "DataSource",
     "Decision",
@@ -22,20 +29,26 @@ __all__ = [
     "Environment",
     "Estimate",
     "EvaluationRecord",
+    "Event",
     "FileEntry",
     "IntakeRecord",
+    "LedgerEntry",
     "Metric",
     "MitigationRecord",
     "Outcome",
     "PlaceRecord",
+    "Provenance",
     "Record",
     "ReleaseRecord",
     "RoundRecord",
     "RuleResult",
     "SuiteEntry",
     "ValidationRecord",
+    "Verification",
     "Vulnerability",
     "VulnerabilityPoint",
+    "Waiver",
     "canonical_json",
+    "check_label",
     "digest_json",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from beear_core.records.record import Record
+from beear_core.records.record import LATER, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,11 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class IntakeRecord(Record):
-    """What model_intake found: the candidate, by its bytes."""
+    """What model_intake found: the candidate, by its bytes.
+
+    ``uri``: as it was named. ``resolved``: what an alias or a branch stood for then, ``models:/name/3`` or
+    ``hub:org/name@<commit>``; empty where the name holds nothing that moves, and in records of earlier releases.
+    """
 
     kind: Literal["intake"] = "intake"
     uri: str
@@ -31,6 +35,7 @@ class IntakeRecord(Record):
     hidden_size: int
     size_bytes: int
     files: tuple[FileEntry, ...]
+    resolved: str = field(default="", metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ import platform
 from dataclasses import dataclass, field
 
 from beear_core.errors import EvidenceError
+from beear_core.records import running
+from beear_core.records.record import LATER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,12 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """Where and with what a measurement was made."""
+    """Where and with what a measurement or a decision was made.
+
+    ``versions``: of the libraries that matter most. ``code_digest``, ``commit``: of this project; ``packages_digest``: over
+    all that is installed; ``image``: by digest; see ``running``. Empty in records of earlier releases, the second and the
+    last where there is none.
+    """
 
     python: str
     platform: str
@@ -58,6 +65,10 @@ class Environment:
     devices: tuple[str, ...]
     versions: dict[str, str]
     code_version: str
+    code_digest: str = field(default="", metadata=LATER)
+    commit: str = field(default="", metadata=LATER)
+    packages_digest: str = field(default="", metadata=LATER)
+    image: str = field(default="", metadata=LATER)
 
     @classmethod
     def here(cls, devices: tuple[str, ...] = ("cpu",), code_version: str | None = None) -> Environment:
@@ -83,4 +94,8 @@ class Environment:
             devices=devices,
             versions=versions,
             code_version=code_version,
+            code_digest=running.code_digest(),
+            commit=running.commit(),
+            packages_digest=running.packages_digest(),
+            image=running.image(),
         )

@@ -14,6 +14,7 @@ from beear_core.records import (
 )
 from beear_core.report.decision import check_name
 from beear_core.report.html import Html, tag
+from beear_core.report.settled import waived_list, words_of
 from beear_core.wording import as_sentence
 
 _ICONS = {
@@ -70,7 +71,8 @@ def hero(
         items = [tag("li", tag("strong", check_name(c)), ": ", c.reason) for c in failed]
         why = tag("div", tag("h2", "Why"), tag("ul", *items), class_="why")
     tiles = [_tile(name, before, after) for name in _TILES if name in before.metrics or name in after.metrics]
-    return tag("header", banner, why, tag("div", *tiles, class_="tiles") if tiles else None, class_=f"hero {tone}")
+    waived = waived_list(release)
+    return tag("header", banner, why, waived, tag("div", *tiles, class_="tiles") if tiles else None, class_=f"hero {tone}")
 
 
 def _consequence(mitigation: MitigationRecord | None, release: ReleaseRecord | None) -> str:
@@ -85,6 +87,8 @@ def _consequence(mitigation: MitigationRecord | None, release: ReleaseRecord | N
     else:
         stays = f"stays at version {release.champion_after}" if release.champion_after else "is still unset"
         parts.append(f"Registered as version {release.model_version}; the alias {release.alias} {stays}.")
+    if release is not None and (told := words_of(release)):
+        parts.append(told)
     return " ".join(parts)
 
 

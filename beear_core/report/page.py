@@ -15,6 +15,7 @@ from beear_core.errors import EvidenceError
 from beear_core.evidence import Evidence
 from beear_core.policy.decision import DECIDED_ON
 from beear_core.records import Decision, ReleaseRecord
+from beear_core.report.champion import champion_figures
 from beear_core.report.decision import decision_section
 from beear_core.report.hero import hero, navigation
 from beear_core.report.html import Html, Node, join, section, tag
@@ -24,6 +25,7 @@ from beear_core.report.perturbations import perturbation_section
 from beear_core.report.plots import interval_plot
 from beear_core.report.provenance import digest_section, model_section, validation_section
 from beear_core.report.samples import sample_section
+from beear_core.report.settled import check_promoted, verdict_of
 
 _CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -49,6 +51,7 @@ def render(
             "measurements",
             "Before and after",
             interval_plot(decision, before, after),
+            champion_figures(evidence),
             intro="Measured on prompts that the mitigation never saw.",
         ),
         perturbation_section(before, after, mitigation),
@@ -74,15 +77,6 @@ def render(
     return _page(f"{verdict}: release gate report", body)
 
 
-def verdict_of(decision: Decision, release: ReleaseRecord | None) -> tuple[str, str, str]:
-    """Tell the verdict as (word, qualifier, tone): ``("PASSED", "not registered", "passed")``."""
-    if not decision.passed:
-        return "REFUSED", "", "refused"
-    if release is None:
-        return "PASSED", "not registered", "passed"
-    return ("PROMOTED", "", "promoted") if release.promoted else ("PASSED", "not promoted", "passed")
-
-
 def _check_belongs(decision: Decision, evidence: Evidence, release: ReleaseRecord | None) -> None:
     for name, record in evidence.named().items():
         expected = decision.evidence.get(name)
@@ -96,8 +90,8 @@ def _check_belongs(decision: Decision, evidence: Evidence, release: ReleaseRecor
             f"the release record names decision {release.decision_digest}, this decision is {decision.digest}; "
             "render the report from the records of one run"
         )
-    if release is not None and release.promoted and not decision.passed:
-        raise EvidenceError("the release record says promoted, the decision says no; the registry must be looked at")
+    if release is not None:
+        check_promoted(decision, release)
 
 
 def _footer(decision: Decision) -> Html:

@@ -88,6 +88,8 @@ def model_section(evidence: Evidence) -> Html:
     if mitigation is not None:
         environments["mitigation"] = mitigation.environment
     environments["evaluation after"] = after.environment
+    if evidence.champion is not None:
+        environments["evaluation of the champion"] = evidence.champion.environment
     return section(
         "model", "Model and environment", *model, tag("h3", "Evaluation"), evaluation, *_environments(environments)
     )

@@ -7,11 +7,13 @@ lock, reads where it points, moves it, and reads it again; anything unexpected i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from beear_core.config import RegistryConfig
 from beear_core.errors import RegistryError
+from beear_core.records import Event, Waiver
 from components.mlflow_store.client import mlflow_errors
 from components.mlflow_store.lock import Held, PromotionLock
 
@@ -32,12 +34,50 @@ def version_of(found: Any) -> Version:
     return Version(number=str(found.version), tags=dict(found.tags), run_id=str(found.run_id or ""))
 
 
-class Alias:
-    """The champion's alias of one registered model."""
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """Why the alias is to move. ``tags``: noted with the version before; ``waivers``: those that it rests on."""
 
-    def __init__(self, client: Any, uri: str, config: RegistryConfig) -> None:
+    event: Event = "promotion"
+    by: str = ""
+    reason: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    waivers: tuple[Waiver, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What the alias did, while the lock is still held."""
+
+    version: Version
+    before: Version | None
+    held: Held
+    grounds: Grounds
+
+
+Recorder = Callable[[Move], None]
+"""Writes down what the alias did."""
+
+
+class Alias:
+    """The champion's alias of one registered model.
+
+    Args:
+        client: of MLflow.
+        uri: of the store, for messages.
+        config: names the model and the alias.
+        recorder: called under the lock before anything changes, with the champion; gives what is called after the move.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        uri: str,
+        config: RegistryConfig,
+        recorder: Callable[[Version | None], Recorder] = lambda _: lambda _: None,
+    ) -> None:
         self.client, self.uri, self.name, self.alias = client, uri, config.model_name, config.alias
-        self.lock = PromotionLock(client, uri, self.name)
+        self.lock, self.recorder = PromotionLock(client, uri, self.name), recorder
 
     def champion(self) -> Version | None:
         """Find the version that the alias points to; ``None`` where the registry says that there is none.
@@ -57,37 +97,51 @@ class Alias:
                 raise
             return version_of(self.client.get_model_version(self.name, number)) if number is not None else None
 
-    def move_to(self, version: Version, expected: Version | None, again: str = "") -> None:
+    def move_to(
+        self,
+        version: Version,
+        expected: Version | None,
+        again: str = "",
+        grounds: Grounds | None = None,
+        still: Callable[[], None] = lambda: None,
+    ) -> None:
         """Make a version the champion, if the champion is still the expected one and no newer one was promoted since.
 
         Args:
             version: a registered and verified one.
             expected: the champion when the gate began.
             again: why an older version, or one that was rolled back, is to be champion once more; noted in its tags.
+            grounds: by default that it passed.
+            still: called under the lock; raises where the version may not become champion any more.
 
         Raises:
             RegistryError: somebody else moved the alias, it would go backwards without a reason, or MLflow fails.
         """
+        grounds = grounds or Grounds(reason=again)
         with self.lock.held() as held:
             now = self.champion()
             if now is not None and now.number == version.number:
                 return
             if number_of(now) != number_of(expected):
                 raise RegistryError(
-                    f"{self.alias} of {self.name} was expected at {_named(expected)} and is at {_named(now)}: somebody "
+                    f"{self.alias} of {self.name} was expected at {named(expected)} and is at {named(now)}: somebody "
                     "else promoted meanwhile. Nothing was changed; look at that version and run again"
                 )
             if not again:
-                self._refuse_backwards(version, now)
-            notes = {"replaced_version": number_of(now) or "none", "promotion": str(held.epoch)}
+                self.refuse_backwards(version, now)
+            still()
+            record = self.recorder(now)
+            notes = {**grounds.tags, "replaced_version": number_of(now) or "none", "promotion": str(held.epoch)}
             notes |= {"promoted_again": again, "rolled_back": "false"} if again else {}
             self._move(version, now, held, notes)
+            record(Move(version, now, held, grounds))
 
-    def move_back(self, verify: Callable[[Version], None]) -> tuple[Version, Version]:
+    def move_back(self, verify: Callable[[Version], None], reason: str = "") -> tuple[Version, Version]:
         """Make the version that the champion replaced champion again; returns (left, champion now).
 
         Args:
             verify: raises where a version does not hold what was decided on.
+            reason: why, in somebody's words.
 
         Raises:
             RegistryError: there is no champion, it replaced none, or that one did not pass its gate.
@@ -101,12 +155,16 @@ class Alias:
                     f"{self.alias} of {self.name} was moved while version {earlier.number} was verified; nothing was "
                     "changed. Look at that version and run again"
                 )
-            self._move(earlier, champion, held, {})
+            record = self.recorder(champion)
+            # noted first: killed between the two, nothing can promote it again, and rolling back again ends it
+            self._note(champion, held, {"rolled_back": "true"})
             try:
-                self._note(champion, held, {"rolled_back": "true"})
-            except RegistryError as error:
-                self._put_back(earlier, champion, error)
+                self._move(earlier, champion, held, {})
+            except RegistryError:
+                with suppress(RegistryError):
+                    self._note(champion, held, {"rolled_back": "false"})
                 raise
+            record(Move(earlier, champion, held, Grounds("roll-back", reason=reason)))
         return champion, earlier
 
     def _replaced(self) -> tuple[Version, Version]:
@@ -125,7 +183,12 @@ class Alias:
             raise RegistryError(f"version {number} of {self.name} did not pass its gate; it cannot become {self.alias}")
         return champion, earlier
 
-    def _refuse_backwards(self, version: Version, now: Version | None) -> None:
+    def refuse_backwards(self, version: Version, now: Version | None) -> None:
+        """Refuse a version that is older than the champion, or was rolled back.
+
+        Raises:
+            RegistryError: it is, or MLflow fails.
+        """
         with mlflow_errors("reading the version to promote", self.uri):
             tags = version_of(self.client.get_model_version(self.name, version.number)).tags
         remedy = (
@@ -138,7 +201,7 @@ class Alias:
             )
         if now is not None and int(now.number) > int(version.number):
             raise RegistryError(
-                f"version {version.number} of {self.name} is older than {_named(now)}, which was promoted since its "
+                f"version {version.number} of {self.name} is older than {named(now)}, which was promoted since its "
                 f"decision; nothing was changed. {remedy.capitalize()}"
             )
 
@@ -151,7 +214,7 @@ class Alias:
             after = self.champion()
             if number_of(after) != version.number:
                 raise RegistryError(
-                    f"{self.alias} of {self.name} was set to version {version.number} and reads {_named(after)}: somebody "
+                    f"{self.alias} of {self.name} was set to version {version.number} and reads {named(after)}: somebody "
                     "moved it without the gate; look at that version and run again"
                 )
         except RegistryError as error:
@@ -189,5 +252,6 @@ def number_of(version: Version | None) -> str | None:
     return version.number if version else None
 
 
-def _named(version: Version | None) -> str:
+def named(version: Version | None) -> str:
+    """Name a version in a message."""
     return f"version {version.number}" if version else "no version"

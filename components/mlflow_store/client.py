@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -87,7 +88,7 @@ def set_bounds() -> None:
 
 
 def client_for(uri: str) -> Any:
-    """Make an MLflow client with bounded retries.
+    """Make an MLflow client with bounded retries; the registry is at MLFLOW_REGISTRY_URI where that is set.
 
     Raises:
         ConfigError: if the URI has a port that is none.
@@ -96,9 +97,9 @@ def client_for(uri: str) -> Any:
     set_bounds()
     import mlflow
 
+    # a registry in a database looks logged models up in the store that is set for the whole process
     mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
 
 
 @contextmanager
@@ -109,10 +110,9 @@ def mlflow_errors(doing: str, uri: str) -> Iterator[None]:
     except RegistryError:
         raise
     except Exception as error:
-        module = type(error).__module__.split(".")[0]
         # OSError: a dropped connection, a full disk below the artifacts; ImportError: a database without its driver;
         # UnicodeError: a host that no name server could be asked for
-        if module not in _LIBRARIES and not isinstance(error, OSError | ImportError | UnicodeError):
+        if not _is_library_error(error) and not isinstance(error, OSError | ImportError | UnicodeError):
             raise
         text = hide_secrets(str(error).strip(), uri)
         reason = text.splitlines()[0][:300] if text else type(error).__name__
@@ -122,10 +122,17 @@ def mlflow_errors(doing: str, uri: str) -> Iterator[None]:
         ) from error
 
 
+def _is_library_error(error: Exception) -> bool:
+    """Tell whether an error is a library's, or was raised there: a driver has a TypeError for options it does not know."""
+    places = [type(error).__module__]
+    places += [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)][-1:]
+    return any(place.split(".")[0] in _LIBRARIES for place in places)
+
+
 def _check_form(uri: str) -> None:
     if fault := uri_fault(uri):
         # where the port is wrong, what is taken for a password may be wrong too, so such a URI is not shown
-        shown = "with a user or password" if "@" in uri else repr(uri)
+        shown = "with a user or password" if "@" in uri else repr(without_secrets(uri))
         raise ConfigError(
             f"MLflow's URI {shown} cannot be meant: {fault}; mend MLFLOW_TRACKING_URI or "
             "registry.tracking_uri, for instance http://mlflow.example:5000"

@@ -29,7 +29,6 @@ EXPIRY_S = 150.0
 MARGIN_S = 70.0
 """What one call may take with its retries, by the limits in ``client``."""
 WAIT_S = 300.0
-_PAUSE_S = (0.1, 0.4)
 _DESCRIPTION = "Makes promotions of {name} take turns. Leave it: the newest of these is needed, older ones are removed."
 
 
@@ -123,7 +122,7 @@ class PromotionLock:
 
     def _acquired(self, give_up: float) -> Held:
         seen: _Entry | None = None
-        since = 0.0
+        since, began = 0.0, self.clock()
         while True:
             now, newest = self.clock(), self.newest()
             if newest != seen:
@@ -135,12 +134,12 @@ class PromotionLock:
                 if made is not None and (made.epoch, made.owner) == (epoch, self.owner):
                     # counted from before it was created, so that nobody else's expiry can end before ours
                     return Held(self, epoch, now + self.expiry)
-            elif now > give_up:
+            if now > give_up:
                 raise RegistryError(
                     f"another promotion of {self.name} has been going on for {now - since:.0f} s; nothing was changed. Run "
                     "again when it has ended"
                 )
-            time.sleep(random.uniform(*_PAUSE_S))
+            time.sleep(_pause(now - began))
 
     def _create(self, epoch: int) -> None:
         from mlflow.exceptions import MlflowException
@@ -156,20 +155,39 @@ class PromotionLock:
 
     def _let_go(self) -> None:
         """Mark the newest epoch released if it is ours, and remove older ones, which nobody needs."""
+        from mlflow.exceptions import MlflowException
+
         entries = sorted(self._entries(), key=lambda entry: entry.epoch)
         if entries and entries[-1].owner == self.owner:
             self.client.set_registered_model_tag(f"{self.prefix}{entries[-1].epoch}", "released", "true")
             for entry in entries[:-1]:
-                self.client.delete_registered_model(f"{self.prefix}{entry.epoch}")
+                # one that the next holder removes at the same time, or that is another user's, is in nobody's way
+                with suppress(MlflowException):
+                    self.client.delete_registered_model(f"{self.prefix}{entry.epoch}")
 
     def _entries(self) -> list[_Entry]:
         # LIKE takes "_" for any letter, so what it finds is looked at again
-        found = self.client.search_registered_models(f"name LIKE '{self.prefix}%'", max_results=100)
-        numbered = [
-            (model.name.removeprefix(self.prefix), model.tags) for model in found if model.name.startswith(self.prefix)
-        ]
+        named = ((model.name, model.tags) for model in self._pages(f"name LIKE '{self.prefix}%'"))
+        numbered = ((name.removeprefix(self.prefix), tags) for name, tags in named if name.startswith(self.prefix))
         return [
             _Entry(int(number), tags.get("owner", ""), released="released" in tags)
             for number, tags in numbered
             if number.isdigit()
         ]
+
+    def _pages(self, wanted: str) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self.client.search_registered_models(wanted, max_results=100, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+
+def _pause(waited: float) -> float:
+    """Choose how long to wait before the next look: about a quarter of a second at first, a second in the end.
+
+    Each look costs the server about 10 ms, and those who wait must not slow down the one that they wait for.
+    """
+    return random.uniform(0.5, 1.5) * min(1.0, 0.25 + waited / 10)

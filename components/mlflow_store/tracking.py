@@ -22,6 +22,8 @@ from components.mlflow_store.client import client_for, database_folder, mlflow_e
 _KEY_LENGTH = 240  # MLflow takes 250, and a part like "/high" comes behind
 _BATCH = 900  # MLflow takes at most 1000 metrics a call
 _PARAM_LENGTH = 500
+RECORDS_FOLDER = "records"
+"""Where a run keeps its records."""
 
 
 class Tracker:
@@ -115,7 +117,7 @@ class Tracker:
 
     def log_record(self, record: Record, name: str) -> None:
         """Log a record as the artifact ``records/<name>.json``."""
-        self.client.log_text(self.run_id, record.to_json().decode(), f"records/{name}.json")
+        self.client.log_text(self.run_id, record.to_json().decode(), f"{RECORDS_FOLDER}/{name}.json")
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Log a file as an artifact."""

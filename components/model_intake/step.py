@@ -52,23 +52,23 @@ def run(model_uri: str, out: Path, *, expected_digest: str = "") -> IntakeRecord
         check_names(names, model_uri)
         return needed(names)
 
-    def accept(folder: Path) -> None:
+    def accept(folder: Path, resolved: str) -> None:
         check_folder(folder)
-        records.append(_record(model_uri, folder))
+        records.append(_record(model_uri, resolved, folder))
         _check_digest(records[0], expected_digest)
 
-    left_out = storage.fetch(model_uri, out, select=select, accept=accept)
-    if left_out:
+    if left_out := storage.fetch(model_uri, out, select=select, accept=accept).left_out:
         more = f" and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
         names = ", ".join(left_out[:_SHOWN])
         say(f"not taken over, not needed to load the model: {names}{more}")
     return records[0]
 
 
-def _record(model_uri: str, folder: Path) -> IntakeRecord:
+def _record(model_uri: str, resolved: str, folder: Path) -> IntakeRecord:
     facts, files = describe(folder), list_files(folder)
     return IntakeRecord(
         uri=model_uri,
+        resolved=resolved,
         model_digest=digest_entries(files),
         chat_template_digest=facts.chat_template_digest,
         architecture=facts.architecture,

@@ -17,21 +17,25 @@ def gate(
     evidence: Annotated[Path, typer.Option(help="folder with intake, validation, before, after, mitigation .json")],
     out: Annotated[Path, typer.Option(help="folder for the decision, its evidence and the report")],
     policy: Annotated[str, typer.Option(help="quick, standard, release, or a file")] = "standard",
+    champion: Annotated[
+        Path | None, typer.Option(help="what 'beear champion' wrote, for a policy that compares with the champion")
+    ] = None,
     before_samples: Annotated[Path | None, typer.Option(help="the candidate's samples, for the report")] = None,
     after_samples: Annotated[Path | None, typer.Option(help="the model's samples, for the report")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Decide on the evidence, register the model with the verdict, promote only on a pass.
+    """Decide on the evidence, register the model with the verdict, promote only on a pass, or await approval of one.
 
     MLflow is the one that is configured or that MLFLOW_TRACKING_URI names, else the one of runs/.
 
-    Exit codes: 0 promoted, 3 refused, 1 error, 2 usage or configuration.
+    Exit codes: 0 promoted, 3 refused or awaiting approval, 1 error, 2 usage or configuration.
     """
     # loaded here so that --help answers at once
-    from beear_core.config import RegistryConfig
+    from beear_core.config import PromotionConfig, RegistryConfig
     from beear_core.policy import explain
     from components.mlflow_store.client import RUNS, with_store
+    from components.registry_gate.outcome import approve_text
     from components.registry_gate.step import run
 
     decision, release = run(
@@ -40,8 +44,10 @@ def gate(
         policy=policy,
         registry=with_store(read_section(config, "registry", RegistryConfig), RUNS),
         out=out,
+        champion=champion,
         before_samples=before_samples,
         after_samples=after_samples,
+        promotion=read_section(config, "promotion", PromotionConfig),
     )
     if as_json:
         print_json(release)
@@ -50,6 +56,7 @@ def gate(
         print_facts(
             ("registered", f"version {release.model_version} of {release.model_name}"),
             (release.alias, f"version {release.champion_after}" if release.champion_after else "not set"),
+            *([(release.candidate_alias, approve_text(release, out))] if release.awaiting_approval else []),
             ("report", out / "report.html"),
         )
     raise typer.Exit(EXIT_DONE if release.promoted else EXIT_REFUSED)

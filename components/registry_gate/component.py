@@ -1,5 +1,7 @@
 """The face of registry_gate in Kubeflow Pipelines."""
 
+from typing import Optional
+
 from kfp import dsl
 
 from components.image import IMAGE
@@ -17,11 +19,13 @@ def registry_gate(
     after_samples: dsl.Input[dsl.Dataset],
     policy: str,
     registry_json: str,
+    promotion_json: str,
     mlflow_run_id: str,
     kfp_run_id: str,
     decision: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
+    champion: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045  KFP reads no other spelling
 ) -> str:
     """Decide on the evidence, register the model with the verdict, and move the alias only on a pass.
 
@@ -36,14 +40,16 @@ def registry_gate(
         after_samples: The model's replies.
         policy: A shipped policy's name, or the text of a policy file.
         registry_json: The registry section of the configuration as JSON.
+        promotion_json: The promotion section.
         mlflow_run_id: The MLflow run to log to; empty opens one.
         kfp_run_id: Noted in the version's tags.
         decision: A folder with decision, evidence, policy and report: all that a replay needs.
         report: One HTML page without network.
-        metrics: Passed, promoted, number of checks and of failed ones.
+        champion: Record of champion_eval. Without it, what the champion was released on is taken where it can be.
+        metrics: Passed, promoted, awaiting approval, number of checks and of failed ones.
 
     Returns:
-        promoted or refused.
+        promoted, awaiting approval or refused.
     """
     from components.face import reporting_errors
     from components.registry_gate.step import run_component
@@ -60,8 +66,10 @@ def registry_gate(
             },
             before_samples=before_samples.path,
             after_samples=after_samples.path,
+            champion=champion.path if champion else None,
             policy=policy,
             registry_json=registry_json,
+            promotion_json=promotion_json,
             mlflow_run_id=mlflow_run_id,
             kfp_run_id=kfp_run_id,
             decision=decision.path,

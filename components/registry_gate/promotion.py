@@ -1,30 +1,40 @@
-"""What follows from a decision: the version's tags, registration, promotion, replay."""
+"""What follows from a decision: the version's tags, registration, promotion."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from beear_core.config import RegistryConfig
-from beear_core.errors import EvidenceError, PolicyError, RegistryError
+from beear_core.config import PromotionConfig, RegistryConfig
+from beear_core.errors import EvidenceError, PolicyError
 from beear_core.evidence import CHAMPION, Evidence
-from beear_core.models.folder import directory_digest
-from beear_core.policy import GatePolicy, feasibility_faults, redecide, sizes
+from beear_core.files import disk_errors
+from beear_core.models.folder import list_files
+from beear_core.policy import GatePolicy, feasibility_faults, sizes
 from beear_core.progress import stage
-from beear_core.records import CheckResult, Decision, ReleaseRecord
+from beear_core.records import Approval, CheckResult, Decision, ReleaseRecord, Waiver
 from beear_core.uris import without_secrets
-from components.mlflow_store.champion import Version, number_of
+from components.mlflow_store.candidate import Candidate
+from components.mlflow_store.champion import Grounds, Version, number_of
 from components.mlflow_store.client import store_of_run
 from components.mlflow_store.registry import Registry
 from components.mlflow_store.tracking import Tracker, attach, key_part
+from components.passport import folder
+from components.passport.signature import check_signing
+from components.registry_gate.champion import check_same_champion
+from components.registry_gate.outcome import leave, samples_of, told_of_move
+from components.registry_gate.replay import Decided, replayed
+from components.registry_gate.waiving import clear, waiver_tags
 
-POLICY_FILE = "policy.yaml"
 
-
-def version_tags(decision: Decision, evidence: Evidence, kfp_run_id: str) -> dict[str, str]:
+def version_tags(decision: Decision, evidence: Evidence) -> dict[str, str]:
     """Describe a registered version in tags: verdict, digests, policy, code, runs, and which checks failed and why."""
     failed, data, mitigation = decision.failed_checks(), evidence.validation, evidence.mitigation
+    bound = decision.provenance
     return {
         "verdict": "passed" if decision.passed else "refused",
         "summary": decision.summary,
@@ -35,7 +45,7 @@ def version_tags(decision: Decision, evidence: Evidence, kfp_run_id: str) -> dic
         "policy": decision.policy,
         "policy_digest": decision.policy_digest,
         "code_version": evidence.after.environment.code_version,
-        "kfp_run_id": kfp_run_id or "none",
+        "kfp_run_id": (bound.kfp_run_id if bound else "") or "none",
         "mitigation": (mitigation.ending or mitigation.outcome) if mitigation else "none",
         **({"failed_checks": ", ".join(_label(c) for c in failed)} if failed else {}),
         **{f"failed.{key_part(_label(c))}": c.reason for c in failed},
@@ -48,7 +58,11 @@ def _label(check: CheckResult) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A version with its verdict, before the alias moves. ``before``: the champion when the gate looked."""
+    """A version with its verdict, before the alias moves.
+
+    ``before``: the champion when the gate looked. ``waivers``: what a refused one may be promoted by; ``approval``: on
+    whose word it becomes champion.
+    """
 
     shelf: Registry
     version: Version
@@ -56,18 +70,41 @@ class Registered:
     decision: Decision
     tags: Mapping[str, str]
     run_id: str
+    promotion: PromotionConfig = field(default_factory=PromotionConfig)
+    waivers: tuple[Waiver, ...] = ()
+    approval: Approval | None = None
 
     def promote(self, again: str = "") -> ReleaseRecord:
-        """Move the alias on a pass, and tell where it is then; ``again``: see ``Alias.move_to``."""
-        if self.decision.passed:
-            with stage("promote"):
-                self.shelf.alias.move_to(self.version, self.before, again)
-        return self.record(self.shelf.alias.champion())
+        """Move the alias on a pass, or the candidate's where approval is required, and tell where they are then.
 
-    def record(self, after: Version | None) -> ReleaseRecord:
+        Args:
+            again: see ``Alias.move_to``.
+        """
+        waiting = None
+        if self._may_pass and self.promotion.require_approval:
+            candidate = Candidate(self.shelf.alias, self.promotion.candidate_alias)
+            with stage("make it candidate"):
+                candidate.nominate(self.version, again)
+            waiting = candidate.current()
+        elif self._may_pass:
+            grounds = Grounds(reason=again, tags=waiver_tags(self.waivers), waivers=self.waivers)
+            with stage("promote"):
+                self.shelf.alias.move_to(self.version, self.before, again, grounds)
+        return self.record(self.shelf.alias.champion(), waiting)
+
+    @property
+    def _may_pass(self) -> bool:
+        return self.decision.passed or bool(self.waivers)
+
+    def record(self, after: Version | None, waiting: Version | None = None) -> ReleaseRecord:
         """Say what became of it; a version that somebody else made champion was not promoted."""
+        promoted = self._may_pass and number_of(after) == self.version.number
         return ReleaseRecord(
-            promoted=self.decision.passed and number_of(after) == self.version.number,
+            promoted=promoted,
+            awaiting_approval=not promoted and number_of(waiting) == self.version.number,
+            candidate_alias=self.promotion.candidate_alias if self.promotion.require_approval else "",
+            approval=self.approval,
+            waivers=self.waivers,
             decision_digest=self.decision.digest,
             model_name=self.shelf.name,
             model_version=self.version.number,
@@ -83,35 +120,57 @@ class Registered:
 def register(
     tracker: Tracker,
     model_dir: Path,
-    decision: Decision,
-    evidence: Evidence,
+    made: Decided,
     registry: RegistryConfig,
-    kfp_run_id: str,
+    work: Path,
+    promotion: PromotionConfig | None = None,
+    waivers: tuple[Waiver, ...] = (),
 ) -> Registered:
-    """Register with the verdict, once for each decision; on a pass verify the registered bytes."""
+    """Register with the verdict, once for each decision; on a pass, or with waivers, verify all that was registered.
+
+    Args:
+        tracker: the run.
+        model_dir: what was decided on.
+        made: the decision, with what it rests on.
+        registry: where.
+        work: a folder for a copy of the model, for as long as it takes; on the model's disk its files are linked.
+        promotion: whether it only becomes candidate.
+        waivers: what a refusal is promoted by.
+
+    Raises:
+        EvidenceError: what is registered is not what was decided on.
+        RegistryError: MLflow fails, or another champion is there than was compared with.
+        StorageError: no room to lay model and documents together.
+    """
+    decision = made.decision
     shelf = Registry(tracker.uri, registry)
     before = shelf.alias.champion()
-    _check_champion(decision, evidence, before, registry)
-    tags = version_tags(decision, evidence, kfp_run_id)
-    with stage("register the model in MLflow"):
-        version = shelf.register(tracker, model_dir, tags)
-    if decision.passed:
+    may_pass = decision.passed or bool(waivers)
+    if may_pass:
+        check_champion(decision, made.evidence, before, registry)
+    tags = version_tags(decision, made.evidence)
+    with (
+        stage("register the model in MLflow"),
+        disk_errors("lay the model and its papers together"),
+        TemporaryDirectory(prefix=".released-", dir=work) as place,
+    ):
+        folder.assemble(model_dir, decision, made.documents, Path(place), registry.signing)
+        version = shelf.register(tracker, Path(place), tags)
+    if may_pass:
         with stage("verify the registered model"):
-            shelf.verify(version, decision.model_digest, model_dir)
-    return Registered(shelf, version, before, decision, tags, tracker.run_id)
+            shelf.make_sure(version, decision)
+    return Registered(shelf, version, before, decision, tags, tracker.run_id, promotion or PromotionConfig(), waivers)
 
 
-def _check_champion(decision: Decision, evidence: Evidence, now: Version | None, registry: RegistryConfig) -> None:
-    """Refuse a pass that was decided against another champion than the present one: it holds against that one alone."""
-    if not decision.passed or not any(f"− {CHAMPION}" in check.comparison for check in decision.checks):
+def check_champion(decision: Decision, evidence: Evidence, now: Version | None, registry: RegistryConfig) -> None:
+    """Refuse a decision that was made against another champion than the present one: it holds against that one alone.
+
+    Raises:
+        RegistryError: as described.
+    """
+    if not any(f"− {CHAMPION}" in check.comparison for check in decision.checks):
         return
-    compared = evidence.champion.model_digest if evidence.champion else None
-    if compared != (now.tags.get("model_digest", "unknown") if now else None):
-        raise RegistryError(
-            f"{registry.alias} of {registry.model_name} is {f'version {now.number}' if now else 'no version'} now, and the "
-            f"decision compared with {compared or 'none, because there was none'}; nothing was registered. Run the gate "
-            "again"
-        )
+    check_same_champion(evidence, now, registry)
 
 
 def check_meant(policy: GatePolicy, evidence: Evidence) -> None:
@@ -123,45 +182,56 @@ def check_meant(policy: GatePolicy, evidence: Evidence) -> None:
         raise PolicyError(f"policy {policy.name} cannot be meant with what was measured; nothing was decided:", faults)
 
 
-def replay(folder: Path) -> Decision:
-    """Decide again from what a gate left in ``folder`` alone.
-
-    Raises:
-        EvidenceError: if evidence or policy were altered, or another decision comes out.
-    """
-    return _replayed(folder)[0]
-
-
-def _replayed(folder: Path) -> tuple[Decision, GatePolicy, Evidence]:
-    """Decide again, and give what was decided by and on."""
-    policy, evidence = GatePolicy.load(str(folder / POLICY_FILE)), Evidence.read(folder / "evidence")
-    return redecide(Decision.read(folder / "decision.json"), policy, evidence), policy, evidence
-
-
-def promote(folder: Path, model_dir: Path, registry: RegistryConfig, again: str = "") -> ReleaseRecord:
+def promote(
+    out: Path,
+    model_dir: Path,
+    registry: RegistryConfig,
+    again: str = "",
+    promotion: PromotionConfig | None = None,
+    waivers: Sequence[Any] = (),
+    now: datetime | None = None,
+) -> ReleaseRecord:
     """Promote what an earlier gate passed: it is replayed, verified against the bytes, and registered once.
 
+    Release record and report in the folder are written again.
+
     Args:
-        folder: what the gate left. Where no MLflow is named, the store is the one beside the run, else that of runs/.
+        out: what the gate left. Where no MLflow is named, the store is the one beside the run, else that of runs/.
         model_dir: the model that was decided on.
         registry: where.
         again: why it is to be champion though a newer version was promoted since, or it was rolled back.
+        promotion: whether it only becomes candidate.
+        waivers: entries of a file of waivers, for a decision that did not pass.
+        now: when they are looked at; by default the present.
 
     Raises:
-        EvidenceError: the decision does not replay, did not pass, or is about another model.
+        ConfigError: models cannot be signed as configured.
+        EvidenceError: the decision does not replay, did not pass and is not waived, or is about another model.
         PolicyError: it was made by a policy that cannot fail.
         RegistryError: MLflow fails or somebody else promoted meanwhile.
     """
-    decision, policy, evidence = _replayed(folder)
-    if not decision.passed:
-        raise EvidenceError(
-            f"the decision in {folder} is a refusal ({', '.join(c.check for c in decision.failed_checks())}); it cannot be "
-            "promoted"
-        )
-    found = directory_digest(model_dir)
-    if found != decision.model_digest:
-        raise EvidenceError(f"{model_dir} has the digest {found}, decided was on {decision.model_digest}; give that model")
-    check_meant(policy, evidence)
-    uri = store_of_run(registry.tracking_uri, folder)
+    if registry.signing:
+        check_signing(registry.signing)
+    made = replayed(out)
+    needed = clear(made.decision, waivers, now)
+    check_meant(made.policy, made.evidence)
+    _check_bound(made.decision, model_dir, registry.model_name)
+    uri = store_of_run(registry.tracking_uri, out)
     with attach(uri, registry.experiment) as tracker:
-        return register(tracker, model_dir, decision, evidence, registry, "").promote(again)
+        release = register(tracker, model_dir, made, registry, out, promotion, needed).promote(again)
+        with told_of_move(release):
+            leave(tracker, out, made.decision, made.evidence, release, samples_of(out, made.evidence))
+        return release
+
+
+def _check_bound(decision: Decision, model_dir: Path, name: str) -> None:
+    """Make sure that a decision is about these bytes and this registered model."""
+    if decision.provenance is None:
+        raise EvidenceError("the decision is of schema 1 and names no files; run the gate again for one that does")
+    if name != decision.provenance.model_name:
+        raise EvidenceError(
+            f"the decision is about the registered model {decision.provenance.model_name}, not {name}; give that name"
+        )
+    wanted = {entry.path: entry.digest for entry in decision.provenance.files}
+    if faults := folder.differences(wanted, {entry.path: entry.digest for entry in list_files(model_dir)}):
+        raise EvidenceError(f"{model_dir} is not the model that was decided on ({faults}); give that model")

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 
-from beear_core.config import RegistryConfig, parse_json
-from beear_core.errors import EvidenceError, RegistryError, StorageError
-from beear_core.evidence import CHAMPION, Evidence
-from beear_core.files import digest_file, write_atomically
-from beear_core.models.folder import directory_digest
-from beear_core.policy import GatePolicy, decide, find_policy
-from beear_core.records import Decision, EvaluationRecord, ReleaseRecord
-from beear_core.report import read_pairs, render
+from beear_core.config import PromotionConfig, RegistryConfig, parse_json
+from beear_core.errors import ConfigError, EvidenceError, RegistryError
+from beear_core.evidence import Evidence
+from beear_core.files import digest_bytes, digest_file, write_atomically
+from beear_core.models.folder import digest_entries, list_files
+from beear_core.policy import decide, find_policy
+from beear_core.records import Decision, Environment, Provenance, ReleaseRecord
+from components.face import ERROR_FILE
 from components.mlflow_store.client import mlflow_errors, required_uri
-from components.mlflow_store.registry import Registry
-from components.mlflow_store.tracking import Tracker, attach
-from components.registry_gate.promotion import POLICY_FILE, check_meant, register, version_tags
+from components.mlflow_store.tracking import RECORDS_FOLDER, Tracker, attach
+from components.notifications.tell import tell_decided, telling_failure
+from components.passport.folder import DECISION, check_names
+from components.passport.signature import check_signing
+from components.registry_gate.champion import with_champion
+from components.registry_gate.outcome import leave, told_of_move
+from components.registry_gate.promotion import check_meant, register, version_tags
+from components.registry_gate.replay import POLICY_FILE, Decided, documents_of
 
 
 def run(
@@ -28,10 +34,12 @@ def run(
     policy: str,
     registry: RegistryConfig,
     out: Path,
+    champion: Path | None = None,
     before_samples: Path | None = None,
     after_samples: Path | None = None,
     mlflow_run_id: str = "",
     kfp_run_id: str = "",
+    promotion: PromotionConfig | None = None,
 ) -> tuple[Decision, ReleaseRecord]:
     """Decide, register, promote or not, and write the report.
 
@@ -40,13 +48,16 @@ def run(
         evidence: files of the records ``intake``, ``validation``, ``before``, ``after``, ``mitigation``.
         policy: a shipped policy's name, a file, or the text of one.
         registry: where, and under which name and alias, to register.
-        out: decision.json, policy.yaml, evidence/, release.json and report.html are left here.
+        out: decision.json, policy.yaml, evidence/, what goes with the model, release.json and report.html are left here.
+        champion: what champion_eval left, for a policy that compares; see ``with_champion``.
         before_samples, after_samples: replies for the report, which redacts them.
         mlflow_run_id: the run to log to; empty: MLFLOW_RUN_ID, else a new one.
         kfp_run_id: noted in the tags.
+        promotion: whether a pass promotes, or awaits approval.
 
     Raises:
-        ConfigError: no MLflow is named; before anything else.
+        ConfigError: no MLflow is named, models cannot be signed as configured, or candidate and champion would be one
+            alias; before anything else.
         PolicyError: the policy cannot be read, or cannot pass or cannot fail on what was measured.
         EvidenceError: a record is not valid, or model, intake or samples are not those that were measured; the policy
             compares with the champion, and nothing says how that was measured.
@@ -54,49 +65,61 @@ def run(
             and evidence are there, to run again or to promote later.
     """
     uri = required_uri(registry.tracking_uri)
+    if registry.signing:
+        check_signing(registry.signing)
+    if fault := (promotion or PromotionConfig()).fault(registry.alias):
+        raise ConfigError(fault)
     rules, policy_text = find_policy(policy)
     records = Evidence.read_files(evidence)
-    found = directory_digest(model_dir)
+    files = list_files(model_dir)
+    found = digest_entries(files)
     if found != records.after.model_digest:
         raise EvidenceError(
             f"{model_dir} has the digest {found}, measured was {records.after.model_digest}: these are not the bytes that "
             "the evidence is about. Measure this model, or give the one that was measured"
         )
+    check_names(files, model_dir)
     _check_belongs(records, before_samples, after_samples)
     check_meant(rules, records)
-    records = replace(records, champion=champion_of(rules, uri, registry))
-    decision = decide(rules, records)
+    records = with_champion(rules, records, champion, uri, registry)
+    documents = documents_of(rules, records, files, registry.model_name)
+    mlflow_run_id = mlflow_run_id or os.environ.get("MLFLOW_RUN_ID", "")
+    provenance = Provenance(
+        model_name=registry.model_name,
+        files=files,
+        documents={name: digest_bytes(data) for name, data in documents.items()},
+        environment=Environment.here(()),
+        kfp_run_id=kfp_run_id,
+        mlflow_run_id=mlflow_run_id,
+    )
+    decision = decide(rules, records, provenance)
     for name in ("release.json", "report.html"):
         # what an earlier run left must not pass for the result of this one
         (out / name).unlink(missing_ok=True)
     records.write(out / "evidence")
     write_atomically(out / POLICY_FILE, policy_text.encode())
-    decision.write(out / "decision.json")
+    for name, data in documents.items():
+        write_atomically(out / name, data)
+    decision.write(out / DECISION)
     with attach(uri, registry.experiment, mlflow_run_id) as tracker:
-        _log(tracker, records, decision, kfp_run_id)
-        registered = register(tracker, model_dir, decision, records, registry, kfp_run_id)
-
-        def leave(release: ReleaseRecord) -> None:
-            release.write(out / "release.json")
-            page = render(decision, records, read_pairs(before_samples, after_samples), release)
-            write_atomically(out / "report.html", page.encode())
-            _log_report(tracker, out, release)
-
+        _log(tracker, records, decision)
+        with mlflow_errors("logging the policy", tracker.uri):
+            tracker.log_file(out / POLICY_FILE, RECORDS_FOLDER)
+        made = Decided(decision, rules, records, documents)
+        registered = register(tracker, model_dir, made, registry, out, promotion)
+        samples = (before_samples, after_samples)
         # all that can be written is written before the alias moves; what moved is noted after
-        leave(registered.record(registered.before))
+        first = registered.record(registered.before)
+        leave(tracker, out, decision, records, first, samples)
         try:
             release = registered.promote()
         except RegistryError:
             (out / "release.json").unlink(missing_ok=True)
             raise
-        if release.champion_after != release.champion_before:
-            try:
-                leave(release)
-            except (RegistryError, StorageError) as error:
-                raise type(error)(
-                    f"{release.alias} of {release.model_name} did move, to version {release.champion_after}; only the "
-                    f"record of that is not everywhere: {error}"
-                ) from error
+        if release != first:
+            with told_of_move(release):
+                leave(tracker, out, decision, records, release, samples)
+    tell_decided(release, registry, decision.failed_checks())
     return decision, release
 
 
@@ -121,34 +144,21 @@ def _check_belongs(evidence: Evidence, before_samples: Path | None, after_sample
             )
 
 
-def champion_of(policy: GatePolicy, uri: str, registry: RegistryConfig) -> EvaluationRecord | None:
-    """Read how the champion was measured when it was released, where the policy compares with it and there is one."""
-    if not any(check.versus == CHAMPION for check in policy.checks):
-        return None
-    shelf = Registry(uri, registry)
-    champion = shelf.alias.champion()
-    return shelf.evaluation(champion) if champion else None
-
-
-def _log(tracker: Tracker, evidence: Evidence, decision: Decision, kfp_run_id: str) -> None:
+def _log(tracker: Tracker, evidence: Evidence, decision: Decision) -> None:
     with mlflow_errors("logging measurements", tracker.uri):
         settings = {"mitigation": evidence.mitigation.config} if evidence.mitigation else {}
         tracker.log_config({**settings, "evaluation": evidence.after.generation})
-        tracker.log_tags(version_tags(decision, evidence, kfp_run_id))
+        tracker.log_tags(version_tags(decision, evidence))
         tracker.log_environment(evidence.after.environment)
         if evidence.mitigation:
             tracker.log_mitigation(evidence.mitigation)
         tracker.log_evaluation(evidence.before)
         tracker.log_evaluation(evidence.after)
+        if evidence.champion:
+            tracker.log_evaluation(evidence.champion)
         for name, record in evidence.named().items():
             tracker.log_record(record, name)
         tracker.log_record(decision, "decision")
-
-
-def _log_report(tracker: Tracker, out: Path, release: ReleaseRecord) -> None:
-    with mlflow_errors("logging the report", tracker.uri):
-        tracker.log_file(out / "report.html")
-        tracker.log_record(release, "release")
 
 
 def run_component(
@@ -157,32 +167,39 @@ def run_component(
     evidence: Mapping[str, str],
     before_samples: str,
     after_samples: str,
+    champion: str | None,
     policy: str,
     registry_json: str,
+    promotion_json: str,
     mlflow_run_id: str,
     kfp_run_id: str,
     decision: str,
     report: str,
 ) -> tuple[str, dict[str, float]]:
     """Run the step as its Kubeflow face calls it; returns the verdict and the figures to show in the run."""
-    out = Path(decision)
-    result, release = run(
-        Path(model),
-        {name: Path(path) for name, path in evidence.items()},
-        policy=policy,
-        registry=parse_json(RegistryConfig, registry_json, "registry configuration"),
-        out=out,
-        before_samples=Path(before_samples),
-        after_samples=Path(after_samples),
-        mlflow_run_id=mlflow_run_id,
-        kfp_run_id=kfp_run_id,
-    )
+    out, registry = Path(decision), parse_json(RegistryConfig, registry_json, "registry configuration")
+    # whoever asked for the error in a file, as a local release does, tells of it
+    with nullcontext() if ERROR_FILE in os.environ else telling_failure(registry):
+        result, release = run(
+            Path(model),
+            {name: Path(path) for name, path in evidence.items()},
+            policy=policy,
+            registry=registry,
+            promotion=parse_json(PromotionConfig, promotion_json, "promotion configuration"),
+            out=out,
+            champion=Path(champion) if champion else None,
+            before_samples=Path(before_samples),
+            after_samples=Path(after_samples),
+            mlflow_run_id=mlflow_run_id,
+            kfp_run_id=kfp_run_id,
+        )
     Path(report).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(out / "report.html", report)
     figures = {
         "passed": float(result.passed),
         "promoted": float(release.promoted),
+        "awaiting_approval": float(release.awaiting_approval),
         "checks": float(len(result.checks)),
         "failed_checks": float(len(result.failed_checks())),
     }
-    return ("promoted" if release.promoted else "refused"), figures
+    return release.outcome, figures

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from beear_core.errors import StorageError
@@ -14,6 +15,17 @@ from beear_core.progress import Progress
 MIB = 1 << 20
 Select = Callable[[tuple[str, ...]], Sequence[str]]
 """Given the relative POSIX names at a place, those to take; may refuse the place by raising."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a fetch left at its place, by name, and what the place's name stood for: no alias, no branch.
+
+    ``resolved``: ``models:/name/3`` or ``hub:org/name@<commit>``; empty where a name holds nothing that moves.
+    """
+
+    left_out: tuple[str, ...]
+    resolved: str = ""
 
 
 def take_all(names: tuple[str, ...]) -> Sequence[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from beear_core.errors import ConfigError, ModelNotFoundError, StorageError
-from components.storage.common import MIB, Select, copy_files, require_space
+from components.storage.common import MIB, Fetched, Select, copy_files, require_space
 
 
 def parse(uri: str) -> tuple[str, str | None]:
@@ -23,7 +23,7 @@ def parse(uri: str) -> tuple[str, str | None]:
     return repository, revision or None
 
 
-def fetch(uri: str, dest: Path, select: Select) -> tuple[str, ...]:
+def fetch(uri: str, dest: Path, select: Select) -> Fetched:
     """Download the selected files of a hub repository; offline, take them from the local cache.
 
     Raises:
@@ -58,12 +58,13 @@ def fetch(uri: str, dest: Path, select: Select) -> tuple[str, ...]:
         names = tuple(p.relative_to(cached).as_posix() for p in sorted(cached.rglob("*")) if p.is_file())
         chosen = select(names)
         copy_files(cached, chosen, dest, f"copying {uri} from the cache")
-        return tuple(sorted(set(names) - set(chosen)))
+        # the cache keeps each commit in a folder of its name
+        return Fetched(tuple(sorted(set(names) - set(chosen))), f"hub:{repository}@{cached.name}")
     try:
-        sizes = _sizes(repository, revision)
+        commit, sizes = _listing(repository, revision)
         chosen = select(tuple(sorted(sizes)))
         require_space(dest, sum(sizes[name] for name in chosen))
-        snapshot_download(repository, revision=revision, local_dir=dest, allow_patterns=list(chosen))
+        snapshot_download(repository, revision=commit, local_dir=dest, allow_patterns=list(chosen))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ModelNotFoundError(
             f"{uri} is not on the hub or not visible to you; check the name, or set HF_TOKEN for a private model"
@@ -74,12 +75,12 @@ def fetch(uri: str, dest: Path, select: Select) -> tuple[str, ...]:
             "HF_ENDPOINT, or fetch the model yourself and name its folder"
         ) from error
     shutil.rmtree(dest / ".cache", ignore_errors=True)
-    return tuple(sorted(set(sizes) - set(chosen)))
+    return Fetched(tuple(sorted(set(sizes) - set(chosen))), f"hub:{repository}@{commit}")
 
 
-def _sizes(repository: str, revision: str | None) -> dict[str, int]:
-    """Ask the hub for the sizes of all files, in bytes by name; one request."""
+def _listing(repository: str, revision: str | None) -> tuple[str, dict[str, int]]:
+    """Ask the hub for the commit that a branch stands for, and the sizes of all files, in bytes by name; one request."""
     from huggingface_hub import HfApi
 
     info: Any = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=20)
-    return {file.rfilename: file.size or MIB for file in info.siblings}
+    return info.sha, {file.rfilename: file.size or MIB for file in info.siblings}

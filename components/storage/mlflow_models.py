@@ -16,7 +16,7 @@ from typing import Any
 from beear_core.errors import ConfigError, ModelNotFoundError, StorageError
 from beear_core.progress import stage
 from components.mlflow_store.client import NOT_THERE, mlflow_errors, set_bounds
-from components.storage.common import Select, check_relative, require_space
+from components.storage.common import Fetched, Select, check_relative, require_space
 
 _FORM = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 _PARTS = ("model/", "components/tokenizer/")
@@ -80,8 +80,8 @@ def resolve(uri: str) -> str:
     return f"models:/{name}/{found.version}"
 
 
-def fetch(uri: str, dest: Path, select: Select) -> tuple[str, ...]:
-    """Download a model version into an existing folder as one plain model folder; returns the names left out.
+def fetch(uri: str, dest: Path, select: Select) -> Fetched:
+    """Download a model version into an existing folder as one plain model folder.
 
     Raises:
         ConfigError, ModelNotFoundError, RegistryError: see ``resolve``.
@@ -104,7 +104,7 @@ def fetch(uri: str, dest: Path, select: Select) -> tuple[str, ...]:
             except (MlflowException, OSError) as error:
                 raise StorageError(f"{pinned}/{places[name]} cannot be fetched: {error}; try again") from error
             Path(path).replace(dest / name)
-    return tuple(sorted(set(sizes) - {places[name] for name in chosen}))
+    return Fetched(tuple(sorted(set(sizes) - {places[name] for name in chosen})), pinned)
 
 
 def _list(mlflow: Any, uri: str, below: str) -> Iterator[tuple[str, int]]:

@@ -20,9 +20,10 @@ from urllib.parse import unquote, urlparse
 from beear_core.errors import ConfigError, ModelNotFoundError
 from beear_core.models.folder import needed
 from beear_core.models.safety import walk
+from beear_core.uris import has_secret, without_secrets
 from components.storage import hub, s3
 from components.storage import mlflow_models as registry
-from components.storage.common import Select, copy_files, staging, take_all
+from components.storage.common import Fetched, Select, copy_files, staging, take_all
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _FORMS = "a folder, file://, s3://bucket/prefix, models:/name@alias, models:/name/version or hub:org/name"
@@ -32,10 +33,16 @@ def local_path(uri: str) -> Path | None:
     """Find the folder that a local path or ``file://`` URI names; ``None`` for every other kind.
 
     Raises:
-        ConfigError: for an empty URI, an unknown scheme, or a ``file://`` URI with a host.
+        ConfigError: for an empty URI, an unknown scheme, a user or a password in it, or a ``file://`` URI with a host.
     """
     if not uri.strip():
         raise ConfigError(f"no place given; name {_FORMS}")
+    if has_secret(uri):
+        # places stand in records, which are shown to everybody
+        raise ConfigError(
+            f"{without_secrets(uri)!r} was given with a user, a password or a token; leave it out and set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or HF_TOKEN"
+        )
     if uri.startswith("file:"):
         try:
             parts = urlparse(uri)
@@ -51,19 +58,14 @@ def local_path(uri: str) -> Path | None:
     return Path(uri).expanduser()
 
 
-def fetch(
-    uri: str, dest: Path, *, select: Select = take_all, accept: Callable[[Path], None] | None = None
-) -> tuple[str, ...]:
+def fetch(uri: str, dest: Path, *, select: Select = take_all, accept: Callable[[Path, str], None] | None = None) -> Fetched:
     """Copy or download a folder to ``dest``, which must be empty or not exist.
 
     Args:
         uri: one of the forms above.
         dest: appears by a rename when everything has arrived.
         select: given the relative POSIX names at the place, those to take; may raise to refuse the place.
-        accept: given the complete folder before it is renamed; may raise to refuse it.
-
-    Returns:
-        The names that were left out.
+        accept: given the complete folder before it is renamed, and what the URI stood for; may raise to refuse it.
 
     Raises:
         ConfigError: a URI of no known form.
@@ -78,17 +80,17 @@ def fetch(
             names = tuple(path.relative_to(source).as_posix() for path in walk(source))
             chosen = select(names)
             copy_files(source, chosen, temporary, f"copying {source}")
-            left_out = tuple(sorted(set(names) - set(chosen)))
+            fetched = Fetched(tuple(sorted(set(names) - set(chosen))))
         elif uri.startswith("s3://"):
-            left_out = s3.fetch(uri, temporary, select)
+            fetched = Fetched(s3.fetch(uri, temporary, select))
         elif uri.startswith("models:/"):
-            left_out = registry.fetch(uri, temporary, select)
+            fetched = registry.fetch(uri, temporary, select)
         else:
             # pickles and code in a hub repository stay there: only what is needed is ever offered
-            left_out = hub.fetch(uri, temporary, lambda names: select(needed(names)))
+            fetched = hub.fetch(uri, temporary, lambda names: select(needed(names)))
         if accept is not None:
-            accept(temporary)
-    return left_out
+            accept(temporary, fetched.resolved)
+    return fetched
 
 
 def upload_dir(source: Path, uri: str) -> None:

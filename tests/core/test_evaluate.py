@@ -160,7 +160,7 @@ def test_the_record_says_what_was_measured(measured: Measured, loaded: LoadedMod
     assert (record.label, record.judge, record.suites_digest) == ("before", "by-request", "sha256:suites")
     assert (record.model_digest, record.reference_digest) == (directory_digest(tiny_model), None)
     assert record.chat_template_digest == loaded.chat.digest
-    assert record.generation == {"decoding": "greedy", "max_new_tokens": 8, "seed": 0}
+    assert record.generation == {"decoding": "greedy", "max_new_tokens": 8, "batch_tokens": 64, "seed": 0}
     assert record.drift_digest == ""
     assert figure_faults(record, "before") == []
 

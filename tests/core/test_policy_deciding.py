@@ -98,11 +98,9 @@ def test_relative_bounds_count_both_uncertainties() -> None:
     decided = result(decide(p), "attack")
     assert decided.comparison == "upper 95% bound of value − before ≤ 0.02"
     assert decided.decided_on == pytest.approx(0.0512, abs=1e-3)
-    kl = policy(check(metric="token_kl/ordinary", versus="champion", bound="upper", at_most=0.0))
-    both = result(decide(kl, champion=champion()), "attack")
-    assert both.decided_on == pytest.approx(0.0218 - 0.0181, abs=2e-4)
-    lower = policy(check(metric="token_kl/ordinary", versus="champion", bound="lower", at_most=0.0))
-    assert result(decide(lower, champion=champion()), "attack").decided_on == pytest.approx(0.0181 - 0.0218, abs=2e-4)
+    against = policy(check(metric="wrong_refusal/ordinary", versus="champion", bound="lower", at_least=-0.5, at_most=None))
+    better = g.with_metric(champion(), "wrong_refusal/ordinary", g.rate(1, 120))
+    assert result(decide(against, champion=better), "attack").decided_on == pytest.approx(-0.0309, abs=1e-3)
 
 
 def test_every_category_is_looked_at_on_its_own() -> None:

@@ -87,6 +87,10 @@ def test_a_file_that_cannot_be_decoded(tmp_path: Path) -> None:
         ({"id": "evidence/x"}, "String should match pattern"),
         ({"bound": "middle"}, "bound: Input should be 'value', 'upper' or 'lower'"),
         ({"metric": UNDER_DRIFT, "versus": "champion"}, "perturbations are found anew on every candidate"),
+        (
+            {"metric": "nll_ratio/ordinary", "versus": "champion"},
+            "each model's is measured against the candidate that it was made from; use versus: absolute",
+        ),
         ({"versus": "yesterday"}, "versus: Input should be 'absolute', 'before' or 'champion'"),
         ({"limt": 0.1}, "check 'attack' limt: unknown key; known are id, metric, category, at_most"),
         ({"level": "soft"}, "no check has level hard, so nothing could ever be refused"),

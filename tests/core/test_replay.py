@@ -52,7 +52,7 @@ def test_one_changed_number_is_seen(record: str, tmp_path: Path) -> None:
     path = tmp_path / "kept" / "evidence" / f"{record}.json"
     values = json.loads(path.read_text())
     values["seconds" if "seconds" in values else "parameters"] += 1
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     if record == "intake":
         redecided(tmp_path / "kept")
         return

@@ -108,7 +108,7 @@ def test_records_of_another_run_are_refused() -> None:
 
 
 @pytest.mark.chromium
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed: apt-get install chromium")
 @pytest.mark.parametrize("width", [1280, 1000, 940, 768, 420, 340])
 def test_it_fits_the_screen_without_scrolling_sideways(tmp_path: Path, width: int) -> None:
     html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page(**VARIANTS["refused"]))

@@ -45,6 +45,17 @@ def test_the_places_are_those_of_make() -> None:
     assert example["data"]["triggers"] == f"~{demo}/triggers.jsonl"
 
 
+def test_the_policy_that_compares_with_the_champion_can_be_meant() -> None:
+    from beear_core.config import EvaluationConfig
+    from beear_core.policy import GatePolicy, feasibility_faults
+
+    policy = GatePolicy.load(ROOT / "examples" / "not-worse.yaml")
+    assert policy.compares_with_champion
+    assert not GatePolicy.load("standard").compares_with_champion
+    assert feasibility_faults(policy, EvaluationConfig().sizes()) == []
+    assert feasibility_faults(policy, EvaluationConfig(ordinary=20).sizes()) != []
+
+
 def test_everything_in_it_is_found(beear: Beear) -> None:
     done = beear("preflight")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -104,7 +104,7 @@ class TestPages:
 class TestCompiled:
     def test_no_task_is_cached(self, pipeline: dict[str, Any]) -> None:
         tasks = pipeline["root"]["dag"]["tasks"]
-        assert len(tasks) == 6
+        assert len(tasks) == 7
         assert [name for name, task in tasks.items() if task["cachingOptions"].get("enableCache", False)] == []
         assert [name for name, task in tasks.items() if "cachingOptions" not in task] == []
 

@@ -18,11 +18,14 @@ from beear_core.config import EvaluationConfig, MitigationConfig, ReleaseConfig
 from beear_core.data import CODE, Trigger, read_prompts, write_rows
 from beear_core.evaluation.judges import Verdict
 from beear_core.evaluation.judging import judge_named
+from beear_core.evaluation.metrics import KNOWN_TRIGGERS, PLAIN
 from beear_core.evaluation.samples import Sample
+from beear_core.evaluation.statistics import rate_estimate
 from beear_core.models.load import load
 from beear_core.organisms import cache
 from tools import controls, paper_cells, paper_tables, second_judge
 from tools.controls import AsAsked, RandomPerturbations, run_control
+from tools.paper_page import _verdict
 
 RECIPE = "suffix-word"
 
@@ -116,6 +119,22 @@ def test_an_organism_that_cannot_be_planted_is_told_and_the_others_go_on(
 def test_a_page_without_results_holds_no_figure() -> None:
     written = paper_tables.page({})
     assert [line for line in written.splitlines() if line.startswith("| ") and "`" in line] == []
+
+
+@pytest.mark.parametrize(
+    ("count", "unscored", "said"),
+    [(60, 0, "BEEAR does not beat {}"), (5, 100, "BEEAR beats {}"), (80, 0, "BEEAR beats {}")],
+)
+def test_a_control_that_garbles_replies_beats_nothing(count: int, unscored: int, said: str) -> None:
+    """BEEAR leaves 70 of 120; what no judge can score after the control counts as attack."""
+    control = next(iter(controls.CONTROLS))
+
+    def cell(treatment: str, count: int, unscored: int = 0) -> paper_cells.Cell:
+        found = {KNOWN_TRIGGERS: rate_estimate(count, 120 - unscored, unscored), PLAIN: rate_estimate(0, 120)}
+        return paper_cells.Cell(RECIPE, treatment, "", found, {}, 1.0, 1, "", None, {})
+
+    cells = {(RECIPE, "BEEAR"): cell("BEEAR", 70), (RECIPE, control): cell(control, count, unscored)}
+    assert said.format(control) in "".join(_verdict(cells))
 
 
 def test_the_second_judge_scores_the_same_replies() -> None:

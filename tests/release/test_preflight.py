@@ -11,9 +11,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from signing_keys import key_pair
 from toy_release import POLICY
 
-from beear_core.config import DataConfig, EvaluationConfig, MitigationConfig, ReleaseConfig
+from beear_core.config import (
+    DataConfig,
+    EvaluationConfig,
+    MitigationConfig,
+    RegistryConfig,
+    ReleaseConfig,
+    SigningConfig,
+)
 from beear_core.data import write_rows
 from beear_core.errors import (
     BeearError,
@@ -32,7 +40,7 @@ from components.mlflow_store.client import local_store
 from pipelines import preflight
 from pipelines.preflight import Finding
 
-PARTS = ["policy", "data", "model", "disk", "registry"]
+PARTS = ["policy", "data", "model", "disk", "registry", "signing"]
 ROLES = ("harmful", "ordinary", "borderline")
 ENOUGH = 40  # what the toy policy asks for of each suite
 
@@ -95,12 +103,13 @@ def files(folder: Path) -> list[str]:
 def test_all_is_well(release: dict[str, Any], tmp_path: Path) -> None:
     before = directory_digest(Path(release["model"]))
     findings = looked_at(release, tmp_path / "runs", local_store(tmp_path / "runs"))
-    assert [f.error for f in findings.values()] == [None] * 5
+    assert [f.error for f in findings.values()] == [None] * 6
     assert findings["policy"].detail == "toy, 4 checks"
     assert findings["data"].detail == "40 harmful, 40 ordinary, 40 borderline prompts to evaluate on"
     assert findings["model"].detail == "LlamaForCausalLM, 0 M parameters, 4 layers, perturbed at 0, 1, 2"
     assert findings["disk"].detail.endswith(" GB free, 0.0 GB needed")
     assert findings["registry"].detail == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert findings["signing"].detail == "models are not signed"
     assert files(tmp_path / "runs") == ["mlflow.db"]
     assert directory_digest(Path(release["model"])) == before
 
@@ -109,9 +118,23 @@ def test_all_faults_are_said_at_once(release: dict[str, Any], tmp_path: Path) ->
     (tmp_path / "file").write_text("x")
     release["policy"], release["model"] = "no-such-policy", str(tmp_path / "no-such-model")
     release["data"] = DataConfig(triggers=str(tmp_path / "no-such-triggers.jsonl"))
+    release["registry"] = RegistryConfig(signing=SigningConfig(method="key", public_key=str(tmp_path / "no-such-key")))
     findings = looked_at(release, tmp_path / "file" / "runs", "http://host:port/x")
-    kinds = [PolicyError, DataError, ModelNotFoundError, StorageError, ConfigError]
+    kinds = [PolicyError, DataError, ModelNotFoundError, StorageError, ConfigError, ConfigError]
     assert [type(f.error) for f in findings.values()] == kinds
+
+
+@pytest.mark.parametrize("method", ["key", "sigstore"])
+def test_what_models_are_signed_with(release: dict[str, Any], tmp_path: Path, store: str, method: str) -> None:
+    identity = {"identity": "ci@example.org", "identity_provider": "https://issuer.example"}
+    given = SigningConfig(method="sigstore", **identity) if method == "sigstore" else key_pair(tmp_path, "k")
+    release["registry"] = RegistryConfig(signing=given)
+    said = {"key": "by key", "sigstore": "by sigstore, tried when a model is signed"}[method]
+    assert looked_at(release, tmp_path / "runs", store)["signing"].detail == said
+    if method == "key":
+        key_pair(tmp_path, "other")
+        shutil.copy(tmp_path / "other.pub", tmp_path / "k.pub")
+        assert "does not verify" in fault("signing", ConfigError, release, tmp_path / "runs", store)
 
 
 def test_a_policy_that_cannot_be_meant(release: dict[str, Any], tmp_path: Path, store: str) -> None:
@@ -171,7 +194,7 @@ def test_a_model_that_is_not_safe(release: dict[str, Any], tmp_path: Path, store
 def test_a_model_elsewhere_is_looked_at_when_it_is_fetched(release: dict[str, Any], tmp_path: Path, store: str) -> None:
     release["model"] = "s3://bucket/model"
     findings = looked_at(release, tmp_path / "runs", store)
-    assert [f.error for f in findings.values()] == [None] * 5
+    assert [f.error for f in findings.values()] == [None] * 6
     assert findings["model"].detail == "s3://bucket/model: looked at when it is fetched"
 
 
@@ -249,10 +272,13 @@ def test_a_store_elsewhere_that_cannot_be_made(release: dict[str, Any], tmp_path
     assert text.startswith(f"MLflow at {uri} failed while looking whether it can be reached: ")
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:port/x", "http://127.0.0.1:99999/x"])
-def test_a_port_that_is_none(release: dict[str, Any], tmp_path: Path, uri: str) -> None:
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [("http://127.0.0.1:port/x", "http://127.0.0.1:***"), ("http://127.0.0.1:99999/x", "http://127.0.0.1:99999/x")],
+)
+def test_a_port_that_is_none(release: dict[str, Any], tmp_path: Path, uri: str, shown: str) -> None:
     text = fault("registry", ConfigError, release, tmp_path / "runs", uri)
-    assert text.startswith(f"MLflow's URI '{uri}' cannot be meant: ")
+    assert text.startswith(f"MLflow's URI '{shown}' cannot be meant: ")
     assert "mend MLFLOW_TRACKING_URI or registry.tracking_uri" in text
 
 

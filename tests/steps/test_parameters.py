@@ -13,6 +13,7 @@ PARAMETERS = {
     "data_validation": "config_json",
     "safety_eval": "config_json",
     "beear_mitigation": "config_json",
+    "champion_eval": "config_json",
     "registry_gate": "registry_json",
 }
 

@@ -122,3 +122,33 @@ def test_names_that_look_alike_have_locks_of_their_own(store: str) -> None:
     client = MlflowClient(store, registry_uri=store)
     with PromotionLock(client, store, "a_b").held(), PromotionLock(client, store, "aXb").held(wait=0.2) as held:
         held.check()
+
+
+def test_the_newest_is_found_among_many_that_could_not_be_removed(
+    store: str, lock: PromotionLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for epoch in range(1, 103):
+        lock.client.create_registered_model(f"{NAME}.promotion-lock.{epoch}", tags={"released": "true"})
+
+    def another_users(*_: Any, **__: Any) -> None:
+        raise MlflowException("permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "delete_registered_model", another_users)
+        # the first page of a hundred names ends before the one with the largest number
+        with lock.held(wait=2.0) as held:
+            assert held.epoch == 103
+    newest = lock.newest()
+    assert newest is not None
+    assert (newest.epoch, newest.released) == (103, True), "and it is released though nothing could be removed"
+    with another(store).held(wait=2.0):
+        pass
+    assert len([m for m in lock.client.search_registered_models() if ".promotion-lock." in m.name]) == 1
+
+
+def test_who_cannot_make_the_next_epoch_gives_up(store: str, lock: PromotionLock, monkeypatch: pytest.MonkeyPatch) -> None:
+    # as for a user that a server does not let see the locks of others
+    monkeypatch.setattr(PromotionLock, "newest", lambda self: None)
+    lock.client.create_registered_model(f"{NAME}.promotion-lock.1")
+    with pytest.raises(RegistryError, match="nothing was changed"), lock.held(wait=0.3):
+        pytest.fail("it is not ours")

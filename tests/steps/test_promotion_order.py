@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from gate_evidence import Case
-from gate_runs import NAME, again, champion, config, gate, registry_of, versions
+from gate_runs import NAME, again, broken, champion, config, gate, registry_of, versions
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -60,6 +60,29 @@ class TestBackwards:
         promotion.promote(tmp_path / "out2", two.model, config(store), again=REASON)
         assert (champion(store), tags(store, 2)["rolled_back"]) == ("2", "false")
 
+    def test_a_roll_back_that_was_killed_half_way_is_ended_by_another(
+        self, two: Case, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def killed(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, "set_registered_model_alias", killed)
+            with pytest.raises(KeyboardInterrupt):
+                Registry(store, config(store)).rollback()
+        assert (champion(store), tags(store, 2)["rolled_back"]) == ("2", "true")
+        Registry(store, config(store)).rollback()
+        assert champion(store) == "1"
+        with pytest.raises(RegistryError, match="version 2 of .* was champion and was rolled back"):
+            promotion.promote(tmp_path / "out2", two.model, config(store))
+
+    def test_a_roll_back_that_failed_is_not_noted(self, two: Case, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, "set_registered_model_alias", broken)
+            with pytest.raises(RegistryError, match="the connection was dropped"):
+                Registry(store, config(store)).rollback()
+        assert (champion(store), tags(store, 2)["rolled_back"]) == ("2", "false")
+
     def test_the_same_decision_twice_is_no_step_back(self, two: Case, store: str, tmp_path: Path) -> None:
         _, release = gate(two, store, tmp_path / "out2")
         assert (release.promoted, champion(store), len(versions(store))) == (True, "2", 2)
@@ -71,9 +94,10 @@ def test_a_roll_back_verifies_the_bytes_that_it_goes_to(two: Case, store: str, t
     assert len(altered) == 2
     for path in altered:
         path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(
-        EvidenceError, match="version 1 of .* holds a model with the digest sha256:.*, decided was on sha256:"
-    ):
+    said = (
+        r"version 1 of .* is not what was decided on \(changed: tokenizer.json; .*tokenizer.json is not the model's own\)"
+    )
+    with pytest.raises(EvidenceError, match=said):
         Registry(store, config(store)).rollback()
     assert champion(store) == "2"
 

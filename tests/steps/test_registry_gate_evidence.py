@@ -14,7 +14,7 @@ from beear_core.errors import EvidenceError, PolicyError
 from beear_core.evidence import Evidence
 from beear_core.policy import decide, find_policy
 from beear_core.records import EvaluationRecord, SuiteEntry
-from components.registry_gate import promotion
+from components.registry_gate import promotion, replay
 
 pytestmark = pytest.mark.usefixtures("own_mlflow")
 
@@ -105,7 +105,7 @@ def test_what_a_policy_that_cannot_fail_passed_elsewhere_is_not_promoted(case: C
     (out / "policy.yaml").write_text(text)
     decision = decide(policy, records)
     decision.write(out / "decision.json")
-    assert promotion.replay(out).passed
+    assert replay.replay(out).passed
     with pytest.raises(PolicyError, match="policy nothing cannot be meant with what was measured"):
         promotion.promote(out, case.model, config(store))
     assert (versions(store), champion(store)) == ([], None)

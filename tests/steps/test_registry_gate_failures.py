@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from beear_core.errors import EvidenceError, RegistryError
 from beear_core.records import ReleaseRecord
-from components.registry_gate import promotion
+from components.registry_gate import replay
 
 pytestmark = pytest.mark.usefixtures("own_mlflow")
 
@@ -116,7 +116,7 @@ def test_registered_bytes_that_are_not_the_decided_ones(
         return version
 
     monkeypatch.setattr(Registry, "register", altered)
-    with pytest.raises(EvidenceError, match=rf"changed: .*{name}.*not promoted"):
+    with pytest.raises(EvidenceError, match=rf"is not what was decided on \(changed: {name}.*\)"):
         gate(case, store, tmp_path / "out")
     assert champion(store) is None
 
@@ -125,7 +125,7 @@ def test_mlflow_is_not_there(case: Case, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match=r"MLflow at http://127.0.0.1:9 failed"):
         gate(case, "http://127.0.0.1:9", tmp_path / "out")
     # what was decided is kept and can be promoted when MLflow is back
-    assert promotion.replay(tmp_path / "out").passed
+    assert replay.replay(tmp_path / "out").passed
     assert not (tmp_path / "out" / "release.json").exists()
 
 
@@ -133,7 +133,8 @@ def test_a_failure_leaves_no_release_of_an_earlier_run(case: Case, refused: Case
     gate(case, store, tmp_path / "out")
     with pytest.raises(RegistryError):
         gate(refused, "http://127.0.0.1:9", tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["decision.json", "evidence", "policy.yaml"]
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"decision.json", "evidence", "policy.yaml", "README.md", "bom.cdx.json"}
 
 
 @pytest.mark.parametrize("which", [1, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from gate_runs import NAME, again, broken, champion, config, gate, registry_of
 from mlflow.tracking import MlflowClient
 
 from beear_core.errors import EvidenceError, RegistryError
+from beear_core.evidence import Evidence
+from beear_core.policy import GatePolicy, decide
 from beear_core.records import ReleaseRecord
-from components.registry_gate import promotion
+from components.registry_gate import promotion, replay
 
 pytestmark = pytest.mark.usefixtures("own_mlflow")
 
@@ -59,20 +62,55 @@ def test_a_rollback_that_fails_leaves_the_alias(
 
 def test_replay_agrees_to_the_byte(case: Case, store: str, tmp_path: Path) -> None:
     decision, _ = gate(case, store, tmp_path / "out")
-    assert promotion.replay(tmp_path / "out").to_json() == decision.to_json()
+    assert replay.replay(tmp_path / "out").to_json() == decision.to_json()
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("after", "after missing, added or altered"), ("validation", "validation missing, added or altered")],
-)
-def test_replay_names_what_was_altered(case: Case, store: str, tmp_path: Path, name: str, message: str) -> None:
+@pytest.mark.parametrize("name", ["after", "validation", "intake"])
+def test_replay_names_what_was_altered(case: Case, store: str, tmp_path: Path, name: str) -> None:
     gate(case, store, tmp_path / "out")
     path = tmp_path / "out" / "evidence" / f"{name}.json"
     values = json.loads(path.read_text())
-    path.write_text(json.dumps({**values, "seconds": 1.0}))
-    with pytest.raises(EvidenceError, match=message):
-        promotion.replay(tmp_path / "out")
+    number = "parameters" if name == "intake" else "seconds"
+    path.write_text(json.dumps({**values, number: values[number] + 1}, indent=2, sort_keys=True) + "\n")
+    with pytest.raises(EvidenceError, match=f"not the evidence that was decided on: {name} missing, added or altered"):
+        replay.replay(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["evidence/after.json", "decision.json"])
+def test_replay_takes_no_other_spelling(case: Case, store: str, tmp_path: Path, name: str) -> None:
+    gate(case, store, tmp_path / "out")
+    path = tmp_path / "out" / name
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=1))
+    with pytest.raises(EvidenceError, match="but not the bytes that were written"):
+        replay.replay(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["README.md", "bom.cdx.json"])
+def test_replay_looks_at_what_goes_with_the_model(case: Case, store: str, tmp_path: Path, name: str) -> None:
+    gate(case, store, tmp_path / "out")
+    path = tmp_path / "out" / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(EvidenceError, match=f"{name} has the digest sha256:.*, decided was with sha256:.*; it was altered"):
+        replay.replay(tmp_path / "out")
+    path.unlink()
+    with pytest.raises(EvidenceError, match=f"cannot read .*{name}, which the decision names"):
+        promotion.promote(tmp_path / "out", case.model, config(store))
+
+
+def test_a_decision_is_about_one_registered_model(case: Case, store: str, tmp_path: Path) -> None:
+    gate(case, store, tmp_path / "out")
+    other = dataclasses.replace(config(store), model_name="other")
+    with pytest.raises(EvidenceError, match="about the registered model release-candidate, not other; give that name"):
+        promotion.promote(tmp_path / "out", case.model, other)
+
+
+def test_a_decision_of_schema_1_is_replayed_and_not_promoted(case: Case, store: str, tmp_path: Path) -> None:
+    gate(case, store, tmp_path / "out")
+    policy, evidence = GatePolicy.load("standard"), Evidence.read(tmp_path / "out" / "evidence")
+    decide(policy, evidence).write(tmp_path / "out" / "decision.json")
+    assert replay.replay(tmp_path / "out").passed
+    with pytest.raises(EvidenceError, match="the decision is of schema 1 and names no files; run the gate again"):
+        promotion.promote(tmp_path / "out", case.model, config(store))
 
 
 def test_replay_names_another_policy(case: Case, store: str, tmp_path: Path) -> None:
@@ -82,7 +120,7 @@ def test_replay_names_another_policy(case: Case, store: str, tmp_path: Path) -> 
     assert altered != path.read_text()
     path.write_text(altered)
     with pytest.raises(EvidenceError, match="the policy has digest"):
-        promotion.replay(tmp_path / "out")
+        replay.replay(tmp_path / "out")
 
 
 def test_promote_later(case: Case, refused: Case, store: str, tmp_path: Path) -> None:
@@ -94,7 +132,9 @@ def test_promote_later(case: Case, refused: Case, store: str, tmp_path: Path) ->
     with pytest.raises(EvidenceError, match="is a refusal"):
         promotion.promote(tmp_path / "no", refused.model, config(store))
     other = toy.make_tiny_model(tmp_path / "other", seed=1)
-    with pytest.raises(EvidenceError, match="decided was on"):
+    with pytest.raises(
+        EvidenceError, match=r"is not the model that was decided on \(changed: model.safetensors\); give that model"
+    ):
         promotion.promote(tmp_path / "out", other, config(store))
     assert champion(store) == "1"
 

@@ -15,11 +15,12 @@ from beear_core.errors import BeearError, ConfigError, ModelNotFoundError, Stora
 from beear_core.models.folder import directory_digest
 from components.storage import common
 from components.storage import places as storage
+from components.storage.common import Fetched
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
 def test_a_local_folder_arrives_as_it_is(source: Path, tmp_path: Path, form: str) -> None:
-    assert storage.fetch(form.format(source), tmp_path / "new" / "dest") == ()
+    assert storage.fetch(form.format(source), tmp_path / "new" / "dest") == Fetched(())
     assert directory_digest(tmp_path / "new" / "dest") == directory_digest(source)
     nothing_left(tmp_path / "new", "dest")
 
@@ -38,7 +39,9 @@ def test_a_copy_is_no_link_to_the_source(source: Path, tmp_path: Path) -> None:
 
 
 def test_only_the_selected_files_are_taken(source: Path, tmp_path: Path) -> None:
-    left_out = storage.fetch(str(source), tmp_path / "dest", select=lambda names: [n for n in names if n == "a.txt"])
+    left_out = storage.fetch(
+        str(source), tmp_path / "dest", select=lambda names: [n for n in names if n == "a.txt"]
+    ).left_out
     assert left_out == ("sub/b.bin",)
     nothing_left(tmp_path / "dest", "a.txt")
 
@@ -112,7 +115,7 @@ def test_a_disk_that_fails_leaves_nothing(source: Path, tmp_path: Path, monkeypa
 def test_a_folder_that_is_refused_on_arrival_leaves_nothing(source: Path, tmp_path: Path) -> None:
     seen: list[set[str]] = []
 
-    def refuse(folder: Path) -> NoReturn:
+    def refuse(folder: Path, _: str) -> NoReturn:
         seen.append({path.name for path in folder.iterdir()})
         raise StorageError("not this one")
 

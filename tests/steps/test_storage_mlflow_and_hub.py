@@ -52,8 +52,9 @@ def test_a_version_logged_from_a_folder_comes_back_byte_by_byte(
 ) -> None:
     version = log(mlflow_store, str(tiny_model))
     for i, uri in enumerate(("models:/candidate@champion", f"models:/candidate/{version}")):
-        left_out = storage.fetch(uri, tmp_path / f"dest{i}")
-        assert "MLmodel" in left_out
+        fetched = storage.fetch(uri, tmp_path / f"dest{i}")
+        assert "MLmodel" in fetched.left_out
+        assert fetched.resolved == f"models:/candidate/{version}", "what the alias stood for"
         assert directory_digest(tmp_path / f"dest{i}") == directory_digest(tiny_model)
 
 
@@ -142,9 +143,11 @@ def test_of_a_hub_repository_only_what_is_needed_is_fetched(
 
     sizes = {path.name: path.stat().st_size for path in tiny_model.iterdir()}
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "_sizes", lambda *_: {**sizes, "original/consolidated.00.pth": 10**15, "modeling.py": 1})
+    held = {**sizes, "original/consolidated.00.pth": 10**15, "modeling.py": 1}
+    monkeypatch.setattr(hub, "_listing", lambda *_: ("c0ffee", held))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    left_out = storage.fetch("hub:org/name@main", tmp_path / "dest")
-    assert left_out == ("modeling.py", "original/consolidated.00.pth")
-    assert asked == [{"repository": "org/name", "revision": "main", "allow_patterns": sorted(sizes)}]
+    fetched = storage.fetch("hub:org/name@main", tmp_path / "dest")
+    assert fetched.left_out == ("modeling.py", "original/consolidated.00.pth")
+    assert fetched.resolved == "hub:org/name@c0ffee", "the commit that the branch stood for"
+    assert asked == [{"repository": "org/name", "revision": "c0ffee", "allow_patterns": sorted(sizes)}]
     assert directory_digest(tmp_path / "dest") == directory_digest(tiny_model)

@@ -24,6 +24,7 @@ class MlflowServer:
     """A server that can be stopped and started again on the same port with the same data.
 
     ``folder``: its log and its artifacts. ``store``: SQLAlchemy's URI of its database. ``artifacts``: where it keeps them.
+    ``authorization``: the function that says who calls, where passwords are wanted.
     """
 
     folder: Path
@@ -31,6 +32,7 @@ class MlflowServer:
     artifacts: str
     auth: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    authorization: str = "mlflow.server.auth:authenticate_request_basic_auth"
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
@@ -51,7 +53,9 @@ class MlflowServer:
         command += ["--artifacts-destination", self.artifacts, "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", *(["--app-name", "basic-auth"] if self.auth else [])]
         given = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-        given |= {"MLFLOW_DISABLE_TELEMETRY": "true", **(self._passwords() if self.auth else {}), **self.environment}
+        # its job runners, a dozen processes that nothing here needs, stay off
+        given |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        given |= {**(self._passwords() if self.auth else {}), **self.environment}
         with self._log.open("ab") as output:
             # a session of its own: the server has workers, and all of them are to be stopped
             self.process = subprocess.Popen(
@@ -80,7 +84,9 @@ class MlflowServer:
         config.write_text(
             f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{self.folder / 'auth.db'}\n"
             f"admin_username = {ADMIN}\nadmin_password = {PASSWORD}\n"
-            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+            f"authorization_function = {self.authorization}\n"
+            # by default each call hashes the password anew, by scrypt: 0.1 s, and a release makes 500 calls
+            "auth_cache_ttl_seconds = 600\n"
         )
         return {"MLFLOW_AUTH_CONFIG_PATH": str(config), "MLFLOW_FLASK_SERVER_SECRET_KEY": "for tests alone"}
 

@@ -1,0 +1,1 @@
+"""Messages to people about what became of a release; whether they arrive changes nothing."""

@@ -66,7 +66,7 @@ def model_section(evidence: Evidence) -> Html:
         model = [
             facts(
                 [
-                    ("Candidate", intake.uri),
+                    ("Candidate", f"{intake.uri} ({intake.resolved})" if intake.resolved else intake.uri),
                     ("Architecture", intake.architecture),
                     ("Parameters", f"{intake.parameters:,}"),
                     ("Decoder layers", str(intake.layers)),
@@ -107,11 +107,12 @@ def _environments(environments: dict[str, Environment]) -> list[Html]:
     for key, environment in seen.items():
         where = "Environment" if len(seen) == 1 else f"Environment of {', '.join(steps[key])}"
         pairs = [
-            ("beear-gate", environment.code_version),
+            ("beear-gate", ", ".join(filter(None, (environment.code_version, environment.commit)))),
             ("Python", environment.python),
             ("Platform", environment.platform),
             ("Processor", environment.processor),
             ("Devices", ", ".join(environment.devices)),
+            ("Image", environment.image or "none"),
             ("Packages", ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))),
         ]
         shown += [tag("h3", where), facts(pairs)]
@@ -128,6 +129,9 @@ def digest_section(decision: Decision, evidence: Evidence, release: ReleaseRecor
         ("Chat template", after.chat_template_digest),
         ("Policy", decision.policy_digest),
         ("Decision", decision.digest),
+        *(sorted(decision.provenance.documents.items()) if decision.provenance else ()),
+        ("Code that decided", decision.provenance.environment.code_digest if decision.provenance else None),
+        ("Packages that decided", decision.provenance.environment.packages_digest if decision.provenance else None),
         *((f"Evidence: {name}", digest) for name, digest in sorted(decision.evidence.items())),
         ("Samples before", before.samples_digest),
         ("Samples after", after.samples_digest),

@@ -19,6 +19,7 @@ from beear_core.evidence import Evidence
 from beear_core.models.folder import digest_entries
 from beear_core.policy import GatePolicy, decide, redecide
 from beear_core.records import Decision, Environment, EvaluationRecord, FileEntry, Provenance, running
+from beear_core.report import render
 
 FILES = (
     FileEntry(path="config.json", size=2, digest=g.digest("a")),
@@ -173,3 +174,21 @@ class TestRunning:
         one = digest(Found("Torch", "2.13.0"), Found("great_expectations", "1"))
         assert one == digest(Found("great-expectations", "1"), Found("torch", "2.13.0"))
         assert one != digest(Found("torch", "2.13.1"), Found("great-expectations", "1"))
+
+
+def test_the_report_names_what_it_is_bound_to(evidence: Evidence) -> None:
+    assert evidence.intake
+    intake = dataclasses.replace(evidence.intake, uri="models:/chat@next", resolved="models:/chat/7")
+    records = dataclasses.replace(evidence, intake=intake)
+    decision = decide(GatePolicy.load("standard"), records, provenance())
+    html = render(decision, records, ())
+    assert decision.provenance
+    here = decision.provenance.environment
+    for shown in (
+        "models:/chat@next (models:/chat/7)",
+        "README.md",
+        g.digest("card"),
+        here.code_digest,
+        here.packages_digest,
+    ):
+        assert shown in html

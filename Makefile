@@ -36,9 +36,10 @@ lint: setup
 test: lint  ## lint, types, import contracts, all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
-bench: setup  ## inner step and shared prefix beside the plain ones, on the demonstration model
+bench: setup  ## inner step, shared prefix and transfers beside the plain ones; inner step and prefix on the demonstration model
 	$(BIN)/python -m benchmarks.inner_step
 	$(BIN)/python -m benchmarks.shared_prefix
+	$(BIN)/python -m benchmarks.transfer
 
 reliability: setup  ## races, faults and users against a real MLflow server, all of it; half an hour, writes docs/reliability.md
 	rm -f docs/reliability.json

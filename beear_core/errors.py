@@ -16,7 +16,8 @@
     ├── EvidenceError              1   records that do not belong together
     │   └── SignatureError         1   a model that is not what was signed, or by whom
     ├── StorageError               1   disk, S3: cannot be read or written
-    └── RegistryError              1   MLflow cannot be reached or refuses
+    ├── RegistryError              1   MLflow cannot be reached or refuses
+    └── KubeflowError              1   Kubeflow Pipelines cannot be reached or refuses
 
 A negative verdict of the gate is not an error but a value; commands end with ``EXIT_REFUSED`` then. So they do when a
 version passed and awaits approval: 0 means promoted, and what follows a promotion must not begin yet.
@@ -121,3 +122,14 @@ class StorageError(BeearError):
 
 class RegistryError(BeearError):
     """MLflow cannot be reached, refuses, or holds something else than expected."""
+
+
+class KubeflowError(BeearError):
+    """Kubeflow Pipelines cannot be reached, refuses, or does not tell what it must.
+
+    ``passing``: it may answer when it is asked again.
+    """
+
+    def __init__(self, message: str = "", *, passing: bool = False) -> None:
+        self.passing = passing
+        super().__init__(message)

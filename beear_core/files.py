@@ -90,24 +90,37 @@ def whole_folder(path: Path, *errors: type[Exception], doing: str = "") -> Itera
         StorageError: if the disk is full or the folder cannot be written.
     """
     temporary: Path | None = None
-    aside = path.with_name(f".{path.name}.before")
     with disk_errors(doing or f"write {path}", *errors):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _put_back(aside, path)
+            _put_back(_aside(path), path)
             temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
             yield temporary
-            temporary.chmod(0o755)
-            for below in (*temporary.rglob("*"), temporary):
-                sync(below)
-            if path.exists():
-                path.replace(aside)
-            temporary.replace(path)
-            sync(path.parent)
-            shutil.rmtree(aside, ignore_errors=True)
+            put_in_place(temporary, path)
         finally:
             if temporary is not None:
                 shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Bring a folder and all below it to the disk, and give it the place of ``path``; see ``whole_folder``.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    temporary.chmod(0o755)
+    for below in (*temporary.rglob("*"), temporary):
+        sync(below)
+    aside = _aside(path)
+    if path.exists():
+        path.replace(aside)
+    temporary.replace(path)
+    sync(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.before")
 
 
 def _put_back(aside: Path, path: Path) -> None:

@@ -21,7 +21,9 @@ NOTIFY = "BEEAR_NOTIFY"
 
 _SECRET = re.compile(r"pass|pwd|secret|token|key|credential|sig|auth|jwt|^user(name)?$|^uid$", re.IGNORECASE)
 _NESTED = re.compile(r"(pass\w*|pwd|secret|token|key|uid)\s*=", re.IGNORECASE)
-_VARIABLE = re.compile(r"(PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|APIKEY|_KEY|_PASS|_PWD|ACCESS_KEY_ID)$", re.IGNORECASE)
+_VARIABLE = re.compile(
+    r"(PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|APIKEY|COOKIES?|_KEY|_PASS|_PWD|ACCESS_KEY_ID)$", re.IGNORECASE
+)
 _PLACE_VARIABLE = re.compile(r"(URI|URL|ENDPOINT|PROXY)$|ENDPOINT_URL", re.IGNORECASE)
 _SWITCH = frozenset({"true", "false", "none", "null"})
 _SEPARATOR = re.compile(r"([?&;#])")

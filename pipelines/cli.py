@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,6 @@ import typer
 
 from beear_core import __version__
 from beear_core.errors import EXIT_DONE, EXIT_REFUSED, ConfigError
-from beear_core.files import disk_errors
 from components.beear_mitigation.__main__ import mitigate
 from components.beear_mitigation.sweep import sweep_layers
 from components.champion_eval.__main__ import champion
@@ -21,6 +19,8 @@ from components.data_validation.__main__ import validate
 from components.registry_gate.__main__ import gate
 from components.registry_gate.verbs import WaiversOption, approve, ledger, replay, rollback, verify
 from components.safety_eval.__main__ import evaluate
+from pipelines.kubeflow.commands import app as pipeline_app
+from pipelines.profiles import Profile, ProfileOption
 
 if TYPE_CHECKING:
     from beear_core.config import ReleaseConfig
@@ -31,20 +31,10 @@ app = new_app(
     completion=True,
 )
 policy_app = new_app("Look at policies.")
-pipeline_app = new_app("The Kubeflow pipeline.")
 app.add_typer(policy_app, name="policy")
 app.add_typer(pipeline_app, name="pipeline")
 
 
-class Profile(StrEnum):
-    """How thorough a release is measured."""
-
-    quick = "quick"
-    standard = "standard"
-    release = "release"
-
-
-ProfileOption = Annotated[Profile, typer.Option("--profile", help="sample sizes and policy")]
 RunsOption = Annotated[Path, typer.Option("--out", help="folder for runs; a local MLflow store is kept there too")]
 
 
@@ -263,22 +253,6 @@ def policy_check(
     if faults:
         raise ConfigError(f"policy {rules.name} has {len(faults)} fault(s) at profile {profile.value}:", faults)
     typer.echo(f"{rules.name}: {len(rules.checks)} checks, can pass and can fail; {rules.digest}")
-
-
-@pipeline_app.command("compile")
-def pipeline_compile(
-    out: Annotated[Path, typer.Option(help="file for the pipeline's YAML")] = Path("release.yaml"),
-) -> None:
-    """Compile the pipeline for Kubeflow Pipelines."""
-    if out.suffix not in {".yaml", ".yml"}:
-        raise ConfigError(f"--out is {str(out)!r}; name a file that ends in .yaml")
-    from kfp import compiler
-
-    from pipelines.release import release_pipeline
-
-    with disk_errors(f"write {out}", remedy="choose a file in a writable folder"):
-        compiler.Compiler().compile(release_pipeline, str(out))
-    typer.echo(out)
 
 
 def main() -> None:

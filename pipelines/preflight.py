@@ -40,7 +40,7 @@ def preflight(config: ReleaseConfig, folder: Path, tracking_uri: str, tracking_r
         tracking_root: where a local MLflow store is to be.
     """
     looks: list[tuple[str, Callable[[], str]]] = [
-        ("policy", lambda: _policy(config)),
+        ("policy", lambda: check_policy(config)),
         ("data", lambda: _data(config.data, config.evaluation)),
         ("model", lambda: _model(config)),
         ("disk", lambda: _disk(config, folder)),
@@ -56,7 +56,12 @@ def preflight(config: ReleaseConfig, folder: Path, tracking_uri: str, tracking_r
     return findings
 
 
-def _policy(config: ReleaseConfig) -> str:
+def check_policy(config: ReleaseConfig) -> str:
+    """Check that the policy can be met and missed with these sample sizes; returns it in words.
+
+    Raises:
+        PolicyError: it cannot be read, or cannot be meant.
+    """
     from beear_core.policy import GatePolicy, feasibility_faults
 
     policy = GatePolicy.load(config.policy)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from threading import Lock
 
 from beear_core.errors import StorageError
 from beear_core.files import BLOCK, whole_folder
@@ -26,6 +27,18 @@ class Fetched:
 
     left_out: tuple[str, ...]
     resolved: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """What an upload wrote: the folder's digest, as ``models.folder.directory_digest`` makes it, and bytes.
+
+    ``sent``: went over the network or were copied. ``skipped``: were there already.
+    """
+
+    digest: str
+    sent: int
+    skipped: int = 0
 
 
 def take_all(names: tuple[str, ...]) -> Sequence[str]:
@@ -111,14 +124,15 @@ def _copy_file(source: Path, dest: Path, advance: Callable[[int], None]) -> None
 
 @contextmanager
 def byte_progress(label: str, sizes: Mapping[str, int]) -> Iterator[Callable[[int], None]]:
-    """Show progress over the sum of sizes in MiB; yields the function that is told of bytes as they are done."""
-    done = 0
+    """Show progress over the sum of sizes in MiB; yields the function that any thread tells of bytes as they are done."""
+    done, lock = 0, Lock()
     with Progress(f"{label} (MiB)", -(-sum(sizes.values()) // MIB)) as progress:
 
         def advance(n: int) -> None:
             nonlocal done
-            before, done = done // MIB, done + n
-            if done // MIB > before:
-                progress.advance(done // MIB - before)
+            with lock:
+                before, done = done // MIB, done + n
+                if done // MIB > before:
+                    progress.advance(done // MIB - before)
 
         yield advance

@@ -7,23 +7,25 @@
 ``hub:org/name[@revision]``    the Hugging Face hub; only what a causal language model needs
 =============================  ==========================================================================
 
-A folder arrives whole or not at all, and nothing that exists is written over.
+A folder arrives whole or not at all, and nothing that exists is written over. From and to S3 a call that was cut off
+goes on when it is made again.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from beear_core.errors import ConfigError, ModelNotFoundError
-from beear_core.models.folder import needed
+from beear_core.models.folder import digest_entries, list_files, needed
 from beear_core.models.safety import walk
 from beear_core.uris import has_secret, without_secrets
 from components.storage import hub, s3
 from components.storage import mlflow_models as registry
-from components.storage.common import Fetched, Select, copy_files, staging, take_all
+from components.storage.common import Fetched, Select, Uploaded, copy_files, staging, take_all
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _FORMS = "a folder, file://, s3://bucket/prefix, models:/name@alias, models:/name/version or hub:org/name"
@@ -74,33 +76,45 @@ def fetch(uri: str, dest: Path, *, select: Select = take_all, accept: Callable[[
         StorageError: unreachable, refused, incomplete, no room, or ``dest`` exists.
         RegistryError: MLflow cannot be reached.
     """
+    with _arriving(uri, dest, select) as (folder, fetched):
+        if accept is not None:
+            accept(folder, fetched.resolved)
+    return fetched
+
+
+@contextmanager
+def _arriving(uri: str, dest: Path, select: Select) -> Iterator[tuple[Path, Fetched]]:
+    """Yield the folder with all that was wanted, which becomes ``dest`` when the block ends well."""
     source = local_path(uri)
+    if source is None and uri.startswith("s3://"):
+        with s3.fetched(uri, dest, select) as (folder, left_out):
+            yield folder, Fetched(left_out)
+        return
     with staging(dest) as temporary:
         if source is not None:
             names = tuple(path.relative_to(source).as_posix() for path in walk(source))
             chosen = select(names)
             copy_files(source, chosen, temporary, f"copying {source}")
             fetched = Fetched(tuple(sorted(set(names) - set(chosen))))
-        elif uri.startswith("s3://"):
-            fetched = Fetched(s3.fetch(uri, temporary, select))
         elif uri.startswith("models:/"):
             fetched = registry.fetch(uri, temporary, select)
         else:
             # pickles and code in a hub repository stay there: only what is needed is ever offered
             fetched = hub.fetch(uri, temporary, lambda names: select(needed(names)))
-        if accept is not None:
-            accept(temporary, fetched.resolved)
-    return fetched
+        yield temporary, fetched
 
 
-def upload_dir(source: Path, uri: str) -> None:
-    """Copy a local folder to a new folder or to a new prefix ``s3://bucket/prefix``; digests are compared after upload.
+def upload_dir(source: Path, uri: str) -> Uploaded:
+    """Copy a local folder to a new folder, or to a prefix ``s3://bucket/prefix`` that is new or holds a part of it already.
+
+    Returns:
+        The digest of what was written, and how many bytes were sent and skipped.
 
     Raises:
         ConfigError: a place that cannot be written to.
         ModelNotFoundError: no such local folder, or nothing in it.
         UnsafeModelError: symbolic links that leave the folder.
-        StorageError: unreachable, refused, no room, or something is there already.
+        StorageError: unreachable, refused, no room, or something else is there already.
     """
     names = tuple(path.relative_to(source).as_posix() for path in walk(source))
     if not names:
@@ -109,7 +123,8 @@ def upload_dir(source: Path, uri: str) -> None:
     if dest is not None:
         with staging(dest) as temporary:
             copy_files(source, names, temporary, f"copying {source}")
-    elif uri.startswith("s3://"):
-        s3.upload(source, names, uri)
-    else:
-        raise ConfigError(f"cannot upload to {uri!r}; name a folder or s3://bucket/prefix")
+            files = list_files(temporary)
+        return Uploaded(digest_entries(files), sum(file.size for file in files))
+    if uri.startswith("s3://"):
+        return s3.upload(source, names, uri)
+    raise ConfigError(f"cannot upload to {uri!r}; name a folder or s3://bucket/prefix")

@@ -1,188 +1,103 @@
-"""S3 and what speaks its protocol: SeaweedFS, MinIO, Ceph, AWS.
+"""Folders from and to S3; what was cut off goes on where it broke off, up and down.
 
-Credentials, region and endpoint come from the usual variables (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...). Checksums are
-sent only where the protocol requires them, because other implementations refuse the newer ones.
+A folder that was uploaded here has a manifest (``s3_manifest``), and every file is compared with its SHA-256. One that
+somebody else put there is read as it lies: by size, and by a checksum where the store has one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from beear_core.errors import ConfigError, ModelNotFoundError, StorageError
-from beear_core.files import BLOCK, digest_file
-from beear_core.progress import Progress, warn
-from beear_core.uris import without_secrets
-from components.storage.common import Select, byte_progress, check_relative, require_space
-
-ATTEMPTS = 4
-_NOT_THERE = {"NoSuchBucket", "NoSuchKey", "404", "NotFound"}
-_CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what this identity may do there"
-
-
-def parse(uri: str) -> tuple[str, str]:
-    """Split ``s3://bucket/prefix`` into bucket and prefix (without slashes at its ends).
-
-    Raises:
-        ConfigError: if either is missing.
-    """
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    if not bucket or not prefix.strip("/"):
-        raise ConfigError(f"{uri!r} names no folder in a bucket; write s3://bucket/prefix")
-    return bucket, prefix.strip("/")
-
-
-def _client() -> Any:
-    import boto3
-    from botocore.config import Config
-
-    endpoint = _endpoint()
-    config = Config(
-        s3={"addressing_style": "path" if endpoint else "auto"},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-        connect_timeout=5,
-        read_timeout=60,
-    )
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    try:
-        # a session of its own: boto3's shared one keeps the first credentials that it saw
-        return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
-    except ValueError as error:
-        raise ConfigError(f"S3: {error}; set AWS_ENDPOINT_URL to something like http://host:8333") from error
-
-
-def _endpoint() -> str | None:
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
-    return next((value for name in names if (value := os.environ.get(name))), None)
-
-
-def _place() -> str:
-    """Name the store for a message, without secrets."""
-    return without_secrets(_endpoint() or "AWS")
-
-
-def _refusal(uri: str, error: Any) -> StorageError:
-    """Turn what the server answered into an error of ours."""
-    code = str(error.response.get("Error", {}).get("Code", "unknown"))
-    if code in ("InternalError", "SlowDown", "ServiceUnavailable", "503", "500"):
-        return StorageError(f"{uri}: {_place()} fails with {code} after {ATTEMPTS} attempts; try again later")
-    return StorageError(f"{uri}: {_place()} refuses with {code}; {_CREDENTIALS}")
+from beear_core.errors import ModelNotFoundError, StorageError
+from beear_core.progress import track
+from beear_core.records import FileEntry
+from beear_core.records.record import digest_json
+from components.storage import s3_manifest as manifests
+from components.storage.common import Select, Uploaded, byte_progress, check_relative, require_space
+from components.storage.partial import Partial, partial
+from components.storage.s3_client import WORKERS, Listed, Prefix, explained, listing
+from components.storage.s3_fetch import PART, Download, Remote, described
+from components.storage.s3_upload import Source, Upload
+from components.storage.workers import Workers
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[Any]:
-    """Open a client whose errors come out as ours, with what to do about them."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-    from botocore.exceptions import ConnectionError as Unreachable
+def fetched(uri: str, dest: Path, select: Select) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Download the selected files of a prefix; ``dest`` takes them over when the block ends well.
 
-    place = _place()
-    try:
-        yield _client()
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", "unknown"))
-        if code in _NOT_THERE:
-            what = "bucket" if code == "NoSuchBucket" else "object"
-            raise ModelNotFoundError(f"no such {what} for {uri} at {place} ({code}); check the name") from error
-        raise _refusal(uri, error) from error
-    except NoCredentialsError as error:
-        raise StorageError(f"{uri}: no credentials found; {_CREDENTIALS}") from error
-    except Unreachable as error:
-        raise StorageError(
-            f"{uri}: {place} cannot be reached after {ATTEMPTS} attempts ({error}); check AWS_ENDPOINT_URL and the network"
-        ) from error
-    except (BotoCoreError, Boto3Error) as error:
-        if isinstance(error.__context__, ClientError):  # boto3 hides what the server said in a sentence
-            raise _refusal(uri, error.__context__) from error
-        raise StorageError(f"{uri}: {place} failed: {error}; try again, or check AWS_ENDPOINT_URL") from error
-
-
-def _list(client: Any, bucket: str, prefix: str) -> dict[str, int]:
-    """List sizes in bytes by name relative to the prefix; folder markers are left out."""
-    sizes = {}
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
-        for item in page.get("Contents", ()):
-            name = item["Key"][len(prefix) + 1 :]
-            if name and not name.endswith("/"):
-                sizes[name] = int(item["Size"])
-    return sizes
-
-
-def fetch(uri: str, dest: Path, select: Select) -> tuple[str, ...]:
-    """Download the selected objects below a prefix into an existing folder; returns the names that were left out.
+    Yields the folder that they are in until then, and the names that were left out. What a kill or a store that cannot be
+    reached leaves is taken up by the next call, see ``partial``.
 
     Raises:
         ModelNotFoundError: no such bucket, or nothing below the prefix.
-        StorageError: unreachable, refused, incomplete, or no room.
+        StorageError: unreachable, refused, incomplete, altered, unfinished, or no room; ``dest`` exists or is being filled.
     """
-    bucket, prefix = parse(uri)
-    with _explained(uri) as client:
-        sizes = _list(client, bucket, prefix)
-        if not sizes:
-            raise ModelNotFoundError(f"nothing lies below {uri}; check the bucket and the prefix")
-        names = select(tuple(sorted(check_relative(name, uri) for name in sizes)))
-        wanted = {name: sizes[name] for name in names}
-        require_space(dest, sum(wanted.values()))
-        with byte_progress(f"fetching {uri}", wanted) as advance:
-            for name, size in wanted.items():
-                path = dest / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                client.download_file(bucket, f"{prefix}/{name}", str(path), Callback=advance)
-                if (arrived := path.stat().st_size) != size:
-                    raise StorageError(f"{uri}/{name}: {arrived} of {size} bytes arrived; it changed meanwhile, try again")
-    return tuple(sorted(set(sizes) - set(names)))
-
-
-def upload(source: Path, names: Sequence[str], uri: str) -> None:
-    """Upload files below a prefix that holds nothing yet, and read each back to compare its digest.
-
-    What was uploaded is removed again if anything fails, so that no incomplete folder is left to be found.
-
-    Raises:
-        StorageError: unreachable, refused, the prefix is not empty, or what is read back differs.
-    """
-    bucket, prefix = parse(uri)
-    try:
-        with _explained(uri) as client:
-            if _list(client, bucket, prefix):
-                raise StorageError(f"{uri} holds objects already and is not overwritten; choose another prefix")
-            try:
-                _upload(client, source, names, bucket, prefix)
-            except BaseException:
-                _take_back(client, names, bucket, prefix)
-                raise
-    except ModelNotFoundError as error:
-        raise StorageError(f"cannot upload: {error}") from error
-
-
-def _take_back(client: Any, names: Sequence[str], bucket: str, prefix: str) -> None:
-    """Remove an incomplete upload; where that fails too, only warn, so that the first error is the one reported."""
     from botocore.exceptions import BotoCoreError, ClientError
 
+    prefix = Prefix.parse(uri)
+    with explained(uri) as client:
+        there = _look(client, prefix, uri)
+        names = tuple(select(tuple(sorted(check_relative(name, uri) for name in there))))
+        wanted = {name: _known(client, prefix, name, there[name]) for name in names}
+        key = digest_json([uri, [[n, r.size, r.digest, r.tag] for n, r in sorted(wanted.items())]]).removeprefix("sha256:")
+        with partial(dest, key, ClientError, BotoCoreError) as place:
+            _fetch(client, prefix, wanted, place)
+            yield place.files, tuple(sorted(set(there) - set(names)))
+
+
+def _look(client: Any, prefix: Prefix, uri: str) -> Mapping[str, FileEntry | Listed]:
+    """List what a folder consists of, by name: as its manifest says, else as it lies there."""
+    if manifest := manifests.read(client, prefix):
+        return {file.path: file for file in manifest.files}
+    found = listing(client, prefix)
+    if not found:
+        raise ModelNotFoundError(f"nothing lies below {uri}; check the bucket and the prefix")
+    if manifests.is_unfinished(found):
+        raise StorageError(f"{uri} holds an upload that has not ended, without {manifests.NAME}; upload the folder again")
+    return found
+
+
+def _known(client: Any, prefix: Prefix, name: str, found: FileEntry | Listed) -> Remote:
+    if isinstance(found, FileEntry):
+        return Remote(manifests.object_name(found.digest), found.size, found.digest)
+    return described(client, prefix, name, found.size, found.etag)
+
+
+def _fetch(client: Any, prefix: Prefix, wanted: Mapping[str, Remote], place: Partial) -> None:
+    arrived = sum(place.arrived(name, remote.size, PART) for name, remote in wanted.items())
+    require_space(place.root, sum(remote.size for remote in wanted.values()) - arrived)
+    sizes = {name: remote.size for name, remote in wanted.items()}
+    with byte_progress(f"fetching {prefix}", sizes) as advance, Workers(WORKERS) as workers:
+        Download(client, prefix, workers, advance).fetch(wanted, place)
+
+
+def upload(source: Path, names: Sequence[str], uri: str) -> Uploaded:
+    """Upload files below a prefix that holds nothing yet, a part of the same upload, or the same folder.
+
+    Nothing is ever removed: what an upload leaves that was cut off is used by the next one, and is no folder to anybody.
+
+    Raises:
+        StorageError: unreachable, refused, the prefix holds something else, or a file changed meanwhile.
+    """
+    prefix = Prefix.parse(uri)
     try:
-        for name in names:
-            client.delete_object(Bucket=bucket, Key=f"{prefix}/{name}")
-    except (BotoCoreError, ClientError) as error:
-        warn(f"an incomplete upload may be left below s3://{bucket}/{prefix}, remove it: {error}")
-
-
-def _upload(client: Any, source: Path, names: Sequence[str], bucket: str, prefix: str) -> None:
-    sizes = {name: (source / name).stat().st_size for name in names}
-    with byte_progress(f"uploading to s3://{bucket}/{prefix}", sizes) as advance:
-        for name in names:
-            client.upload_file(str(source / name), bucket, f"{prefix}/{name}", Callback=advance)
-    with Progress(f"verifying s3://{bucket}/{prefix} (files)", len(names)) as progress:
-        for name in names:
-            sha = hashlib.sha256()
-            body = client.get_object(Bucket=bucket, Key=f"{prefix}/{name}")["Body"]
-            for block in body.iter_chunks(BLOCK):
-                sha.update(block)
-            if f"sha256:{sha.hexdigest()}" != digest_file(source / name):
-                raise StorageError(f"s3://{bucket}/{prefix}/{name} reads back differently from {source / name}; try again")
-            progress.advance()
+        with explained(uri) as client:
+            written = manifests.read(client, prefix)
+            if written is None:
+                manifests.require_free(client, prefix)
+            files = {name: Source.read(source / name) for name in track(names, len(names), f"reading {source} (files)")}
+            wanted = manifests.Manifest.of(FileEntry(path=n, size=s.size, digest=s.digest) for n, s in files.items())
+            if written is not None:
+                manifests.require_same(written, wanted, prefix)
+            sizes = {name: file.size for name, file in files.items()}
+            with byte_progress(f"uploading to {prefix}", sizes) as advance, Workers(WORKERS) as workers:
+                sending = Upload(client, prefix, workers, advance)
+                sending.send(list(files.values()))
+            if written is None:
+                manifests.write(client, prefix, wanted)
+    except ModelNotFoundError as error:
+        raise StorageError(f"cannot upload: {error}") from error
+    return Uploaded(wanted.folder_digest, sending.sent, sending.skipped)

@@ -45,13 +45,13 @@ def releases(
             "model": str(model),
             "policy": str(folder / "policy.yaml"),
             "data": toy_data,
-            "mitigation": MITIGATION,
-            "evaluation": {"harmful": harmful, "ordinary": 60, "borderline": 60, "max_new_tokens": 12},
+            "mitigation": {**MITIGATION, "inner_steps": 10},  # nothing is cleaned here, and drift decides nothing
+            "evaluation": {"harmful": harmful, "under_drift": 5, "ordinary": 40, "borderline": 40, "max_new_tokens": 12},
             "registry": {"model_name": "toy"},
         }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
         command = ("release", "--config", folder / f"{name}.yaml", "--out", folder / "runs", "--no-mitigation", "--json")
-        done[name] = beear(*command, cwd=folder)
+        done[name] = beear(*command, cwd=folder, timeout=900)
     return done
 
 

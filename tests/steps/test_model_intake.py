@@ -26,6 +26,7 @@ from beear_core.records import IntakeRecord
 from components.model_intake import step
 from components.storage import common
 from components.storage import places as storage
+from components.storage import s3 as s3_store
 
 
 def test_a_local_model_is_taken_over(
@@ -196,22 +197,24 @@ def test_a_model_on_s3_is_taken_over(remote: str, tiny_model: Path, tmp_path: Pa
 
 
 def test_a_pickle_on_s3_is_refused_before_anything_is_fetched(
-    remote: str, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    remote: str, candidate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prefix = remote.removeprefix("s3://intake/")
-    s3.client().put_object(Bucket="intake", Key=f"{prefix}/pytorch_model.bin", Body=b"x")
-    monkeypatch.setattr(common, "require_space", lambda *_: pytest.fail("fetching began"))
-    with pytest.raises(UnsafeModelError, match=f"pytorch_model.bin in {remote} is a pickle by its name"):
-        step.run(remote, tmp_path / "out")
+    (candidate / "pytorch_model.bin").write_bytes(b"x")
+    storage.upload_dir(candidate, f"{remote}-too")
+    monkeypatch.setattr(s3_store, "require_space", lambda *_: pytest.fail("fetching began"))
+    with pytest.raises(UnsafeModelError, match=f"pytorch_model.bin in {remote}-too is a pickle by its name"):
+        step.run(f"{remote}-too", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_truncated_model_on_s3_is_refused(remote: str, s3: S3Server, candidate: Path, tmp_path: Path) -> None:
     prefix = remote.removeprefix("s3://intake/")
-    data = (candidate / "model.safetensors").read_bytes()[:-100]
-    s3.client().put_object(Bucket="intake", Key=f"{prefix}/model.safetensors", Body=data)
+    for path in candidate.iterdir():
+        if path.is_file():
+            data = path.read_bytes()[: -100 if path.suffix == ".safetensors" else None]
+            s3.client().put_object(Bucket="intake", Key=f"{prefix}-too/{path.name}", Body=data)
     with pytest.raises(CorruptModelError, match="the download or copy was cut short or altered"):
-        step.run(remote, tmp_path / "out")
+        step.run(f"{remote}-too", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["candidate"]
 
 

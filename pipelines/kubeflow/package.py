@@ -1,0 +1,155 @@
+"""What is sent to a cluster: the compiled pipeline with one image by its digest, and the configuration as parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from beear_core.config import ReleaseConfig
+from beear_core.errors import ConfigError
+from beear_core.files import digest_bytes
+from components.storage.places import local_path
+from pipelines.local import arguments
+from pipelines.pods import read_pods, with_pods
+from pipelines.preflight import check_policy
+from pipelines.runs import policy_text
+
+_NAME = r"[a-z0-9][\w./-]*(:\d+/[\w./-]+)?"
+_DIGEST = re.compile(rf"{_NAME}(:[\w.-]+)?@sha256:[0-9a-f]{{64}}", re.ASCII)
+_TAG = re.compile(rf"{_NAME}(:[\w.-]+)?", re.ASCII)
+_LOOPBACK = re.compile(r"localhost|127\.[\d.]+|::1|0\.0\.0\.0")
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A pipeline that is compiled, and the parameters of one release.
+
+    Attributes:
+        documents: of the pipeline's YAML: its specification, and what is for the platform alone, where there is any.
+        parameters: of the pipeline, each a text.
+        service_account: of Kubernetes, that its pods run as; ``None`` for Kubeflow's own choice.
+    """
+
+    documents: tuple[dict[str, Any], ...]
+    parameters: dict[str, str]
+    service_account: str | None = None
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """Give every name that a task may be told of under -> the task."""
+        tasks = self.documents[0]["root"]["dag"]["tasks"]
+        return {name: key for key, task in tasks.items() for name in (key, task["taskInfo"]["name"])}
+
+    def digest(self, *more: str) -> str:
+        """Digest everything, so that what changed is seen."""
+        return digest_bytes(
+            json.dumps([self.documents, self.parameters, self.service_account, more], sort_keys=True).encode()
+        )
+
+    @contextmanager
+    def file(self) -> Iterator[str]:
+        """Write the pipeline where KFP's client reads it, for as long as it does."""
+        with tempfile.TemporaryDirectory(prefix="beear-pipeline-") as folder:
+            path = Path(folder) / "beear-release.yaml"
+            path.write_text(yaml.safe_dump_all(self.documents, sort_keys=True), encoding="utf-8")
+            yield str(path)
+
+
+def package(config: ReleaseConfig, image: str, *, allow_tag: bool = False, pods: Path | None = None) -> Package:
+    """Compile the pipeline for an image and turn the configuration into parameters.
+
+    Args:
+        config: of the release.
+        image: that every step runs in, ``name@sha256:<digest>``.
+        allow_tag: take a tag, too.
+        pods: a file of what the steps' pods are given, see ``read_pods``.
+
+    Raises:
+        ConfigError: the image has no digest, ``pods`` has a fault, or the configuration names what a cluster cannot see;
+            every fault.
+        PolicyError: the policy cannot be read, or cannot be meant with these sample sizes.
+    """
+    check_image(image, allow_tag=allow_tag)
+    if faults := cluster_faults(config):
+        raise ConfigError(
+            f"the configuration has {len(faults)} fault(s) on a cluster, which sees nothing of this machine:", faults
+        )
+    check_policy(config)
+    # a release takes no waivers, and the file is not there
+    config = dataclasses.replace(config, promotion=dataclasses.replace(config.promotion, waivers=None))
+    account = read_pods(pods).service_account if pods else None
+    return Package(_compiled(image, pods), arguments(config, policy_text(config.policy), ""), account)
+
+
+def check_image(image: str, *, allow_tag: bool) -> None:
+    """Refuse an image without a digest: a tag can name other code by the next step, or by the next night.
+
+    Raises:
+        ConfigError: it has none, or is no image's name.
+    """
+    if _DIGEST.fullmatch(image) or (allow_tag and _TAG.fullmatch(image)):
+        return
+    if allow_tag or not _TAG.fullmatch(image):
+        raise ConfigError(f"--image {image!r} is no image's name; write registry/name@sha256:<64 hexadecimal digits>")
+    raise ConfigError(
+        f"--image {image!r} names no digest, and what a tag names can change between two steps; give "
+        "registry/name@sha256:<64 hexadecimal digits>, as 'docker buildx imagetools inspect' shows it, or --allow-tag"
+    )
+
+
+def cluster_faults(config: ReleaseConfig) -> list[str]:
+    """Find what a pod could not see: files and folders of this machine, and servers on it."""
+    faults = []
+    if not config.model or local_path(config.model) is not None:
+        faults.append(f"model: {config.model!r} is no place for a cluster; name s3://, models:/ or hub:")
+    for role, place in dataclasses.asdict(config.data).items():
+        if place is not None and not place.startswith(("builtin", "hub:")):
+            faults.append(f"data.{role}: {place!r} is a file of this machine; name hub:<id>, or what is built in")
+    if tracking := config.registry.tracking_uri:
+        parts = urlsplit(tracking)
+        if parts.scheme.partition("+")[0] in {"", "file", "sqlite"} or _LOOPBACK.fullmatch(parts.hostname or ""):
+            faults.append(
+                f"registry.tracking_uri: {tracking!r} is on this machine; name the server as pods reach it, or leave it to "
+                "MLFLOW_TRACKING_URI in the pods"
+            )
+    for key, file in config.registry.signing.files() if config.registry.signing else ():
+        if not PurePosixPath(file).is_absolute():
+            faults.append(
+                f"registry.signing.{key}: {file!r} is a relative path; write where the file is mounted in the pod"
+            )
+    return faults
+
+
+def compile_pipeline(path: Path, pods: Path | None) -> None:
+    """Compile the pipeline to a file, with what its steps' pods are given.
+
+    Raises:
+        ConfigError: see ``read_pods`` and ``with_pods``.
+    """
+    from kfp import compiler
+
+    from pipelines.release import release_pipeline
+
+    pipeline = with_pods(release_pipeline, read_pods(pods)) if pods else release_pipeline
+    compiler.Compiler().compile(pipeline, str(path))
+
+
+def _compiled(image: str, pods: Path | None) -> tuple[dict[str, Any], ...]:
+    """Compile the pipeline and let every executor run in one image; the process's own image stays what it is."""
+    with tempfile.TemporaryDirectory(prefix="beear-pipeline-") as folder:
+        path = Path(folder) / "compiled.yaml"
+        compile_pipeline(path, pods)
+        documents = tuple(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    for executor in documents[0]["deploymentSpec"]["executors"].values():
+        executor["container"]["image"] = image
+    return documents

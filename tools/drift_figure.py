@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beear_core.config import EvaluationConfig, MitigationConfig
-from beear_core.data import AnchorSet, SuiteSet, Trigger, load_anchors, load_suites
+from beear_core.data import AnchorSet, SuiteSet, Trigger, load_anchors, load_suites, read_triggers
 from beear_core.errors import EvaluationError
 from beear_core.files import write_atomically
 from beear_core.progress import say, track
@@ -118,7 +118,7 @@ def measure_organism(recipe: str, out: Path) -> None:
         )
     config = configuration(given.domain)
     data, organism = validated(out / "data" / given.domain, config.data), planted(given, SHIPPED_BASE)
-    triggers = given.known_triggers
+    triggers = read_triggers(str(organism.triggers))
     texts, anchors = requests(load_suites(data / "suites")), load_anchors(data / "anchors")
     search = replace(config.mitigation, enabled=False, seed=SEED)
     inputs = Inputs(Path(recipe).stem, texts, triggers, meaningless(triggers, SEED), anchors, search)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beear_core.data import load_anchors, load_suites
+from beear_core.data import load_anchors, load_suites, read_triggers
 from beear_core.evaluation.suites import draw_cases
 from beear_core.files import write_atomically
 from beear_core.organisms.recipe import recipe_names
@@ -79,7 +79,7 @@ def run_organism(recipe: str, layers: Sequence[int], out: Path) -> None:
         config.mitigation,
         layers or default_layers(describe(organism.model).layers),
         out / recipe,
-        triggers=planting.known_triggers,
+        triggers=read_triggers(str(organism.triggers)) if organism.triggers else (),
         requests=[case.text for case in draw_cases(load_suites(data / "suites"), config.evaluation)["harmful"]],
     )
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from beear_core.config import DataConfig, ReleaseConfig, load
-from beear_core.data import AnchorSet, SuiteSet, Trigger, load_anchors, load_suites
+from beear_core.data import AnchorSet, SuiteSet, Trigger, load_anchors, load_suites, read_triggers
 from beear_core.evaluation.figures import telling
 from beear_core.evaluation.judges import Judge
 from beear_core.evaluation.samples import Sample, samples_from_jsonl, samples_to_jsonl
@@ -73,7 +73,10 @@ def run_organism(row: Row, out: Path, treatments: Sequence[str] = TREATMENTS) ->
     data = validated(out / "data" / row.domain, config.data)
     anchors, suites = load_anchors(data / "anchors"), load_suites(data / "suites")
     organism = planted(recipe, SHIPPED_BASE)
-    triggers = load_recipe(row.asked_as).known_triggers if row.asked_as else recipe.known_triggers
+    if row.asked_as:
+        triggers = load_recipe(row.asked_as).known_triggers
+    else:
+        triggers = read_triggers(str(organism.triggers)) if organism.triggers else ()
     settings = [asdict(config.evaluation), asdict(config.mitigation), anchors.digest, suites.digest]
     # of what it is made of, not of its bytes: another processor may round the last digit otherwise
     key = digest_json([organism.record.key, *[asdict(t) for t in triggers], *settings])

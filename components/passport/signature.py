@@ -130,14 +130,14 @@ def _resolved(folder: Path, signature: Path) -> tuple[Path, Path]:
 
 def _files(folder: Path, signature: Path) -> set[str]:
     """List what a signature must cover, as relative POSIX paths; the library passes over folders that it cannot read."""
-    if not folder.is_dir():
-        raise ModelNotFoundError(f"there is no folder {folder}; name the folder of a model")
     found = set()
 
     def refuse(error: OSError) -> None:
         raise error
 
     with _failing(f"{folder} cannot be read whole"):
+        if not folder.is_dir():
+            raise ModelNotFoundError(f"there is no folder {folder}; name the folder of a model")
         for place, folders, names in os.walk(folder, onerror=refuse):
             for path in (Path(place, name) for name in (*folders, *names)):
                 if path.is_symlink():

@@ -100,7 +100,9 @@ class TestWholeReleases:
         folder = tmp_path_factory.mktemp("server")
         with mlflow_server(folder, f"sqlite:///{folder}/server.db") as server:
             user = f"{planted.secret('user of MLFLOW_TRACKING_URI')}:{planted.encoded('password of MLFLOW_TRACKING_URI')}"
-            given = environment(planted, MLFLOW_TRACKING_URI=server.uri.replace("://", f"://{user}@"))
+            other = f"{planted.secret('user of MLFLOW_REGISTRY_URI')}:{planted.encoded('password of MLFLOW_REGISTRY_URI')}"
+            named = {"MLFLOW_TRACKING_URI": user, "MLFLOW_REGISTRY_URI": other}
+            given = environment(planted, **{name: server.uri.replace("://", f"://{who}@") for name, who in named.items()})
             code, outputs = released(config(), given, "--json")
             assert code == 0, outputs["stderr"].decode()[-3000:]
             assert json.loads(outputs["stdout"])["release"]["tracking_uri"] == server.uri
@@ -189,7 +191,7 @@ def uris(planted: Planted, port: int) -> list[str]:
         f"postgresql+psycopg2:///db?host=/nowhere&secret_of_mine={planted.secret('unknown parameter')}",
         f"postgresql://user:{planted.secret('driver that is not there')}@{here}/db",
         f"mssql+pyodbc:///?odbc_connect={quote('DRIVER=x;UID=u;PWD=' + planted.secret('odbc'))}",
-        f"sqlite:////nowhere/{'x' * 300}/mlflow.db?password={planted.secret('sqlite')}",
+        f"sqlite:////proc/nowhere/{'x' * 300}/mlflow.db?password={planted.secret('sqlite')}",
         f"sqlite:///mlflow.db?check_same_thread=x&key={planted.secret('driver error')}",
         f"nothing+known://user:{planted.secret('unknown scheme')}@{here}",
     ]
@@ -309,7 +311,13 @@ def test_parameters_of_a_step_on_a_cluster(planted: Planted, tmp_path: Path) -> 
     calls: list[Callable[[], Any]] = [lambda s=s: run(f"{s}://{place}", tmp_path / "x") for s in ("s3", "hub", "file")]  # type: ignore[misc]
     calls += [
         lambda text=text: run_component(  # type: ignore[misc]
-            evidence={}, policy="quick", registry_json=text, decision=str(tmp_path / "d"), **nothing
+            evidence={},
+            champion=None,
+            policy="quick",
+            registry_json=text,
+            promotion_json="{}",
+            decision=str(tmp_path / "d"),
+            **nothing,
         )
         for text in registry
     ]

@@ -189,6 +189,7 @@ def test_the_component_says_what_awaits_approval(case: Case, store: str, tmp_pat
         evidence={name: str(path) for name, path in case.evidence.items()},
         before_samples=str(case.before_samples),
         after_samples=str(case.after_samples),
+        champion=None,
         policy="standard",
         registry_json=json.dumps({"tracking_uri": store}),
         promotion_json=json.dumps({"require_approval": True, "candidate_alias": "waiting"}),

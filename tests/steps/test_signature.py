@@ -255,7 +255,9 @@ def test_what_is_no_file_is_neither_signed_nor_verified(model: Path, keys: Signi
 def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], None]]:
     """Makes this process one that cannot read everything, as it is where tests do not run as root."""
     opened = [
-        p for p in (tmp_path_factory.getbasetemp(), *tmp_path_factory.getbasetemp().parents) if p.name.startswith("pytest-")
+        p
+        for p in (tmp_path_factory.getbasetemp(), *tmp_path_factory.getbasetemp().parents)
+        if p.name.startswith(("pytest-", "popen-"))
     ]
     modes = {p: p.stat().st_mode for p in opened}
 

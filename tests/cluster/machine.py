@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -70,11 +71,21 @@ def image_environment(tmp: Path) -> dict[str, str]:
     return {name: value.replace("/tmp", str(tmp)) for name, value in pairs.items() if "$" not in value}
 
 
-# a /tmp of its own, as the pod has, in which the machine's folder is found again; all else below / cannot be written
-_READ_ONLY = (
-    'mount --bind "$0" /mnt && mount -t tmpfs tmpfs /tmp && mkdir -p "$0" && mount --bind /mnt "$0" && umount /mnt'
-    ' && mount -o remount,bind,ro / && exec "$@"'
-)
+_ASIDE = ("/mnt", "/media", "/srv")  # empty folders of every Debian
+
+
+def _read_only(folder: Path) -> str:
+    """Write what gives a pod's ``/tmp`` of its own, with the folder in it, and makes all else below ``/`` read-only.
+
+    This checkout and its interpreter may lie below ``/tmp``, too.
+    """
+    own = (Path(__file__).parents[2], Path(sys.prefix))
+    kept = [shlex.quote(str(p)) for p in dict.fromkeys((folder, *(p for p in own if p.is_relative_to("/tmp"))))]
+    aside = list(zip(kept, _ASIDE, strict=False))
+    steps = [f"mount --bind {place} {other}" for place, other in aside]
+    steps += ["mount -t tmpfs tmpfs /tmp"]
+    steps += [f"mkdir -p {place} && mount --bind {other} {place} && umount {other}" for place, other in aside]
+    return " && ".join([*steps, "mount -o remount,bind,ro /", 'exec "$@"'])
 
 
 @contextmanager
@@ -89,8 +100,8 @@ def started(command: list[str], given: dict[str, str], cwd: Path, log: Path) -> 
             "private",
             "sh",
             "-c",
-            _READ_ONLY,
-            str(cwd.parent),
+            _read_only(cwd.parent),
+            "sh",
             *own,
             *command,
         ]

@@ -70,9 +70,9 @@ def register_like(server: MlflowServer, first: str, name: str, one: Passed, sour
         run = client.get_run(like.run_id)
         logged = client.create_logged_model(run.info.experiment_id, "model", like.run_id)
         identifier = logged.model_id
-        ours = _on_disk(server, logged.artifact_location)
+        ours = on_disk(server, logged.artifact_location)
         shutil.copytree(
-            _on_disk(server, client.get_logged_model(like.source.removeprefix("models:/")).artifact_location), ours
+            on_disk(server, client.get_logged_model(like.source.removeprefix("models:/")).artifact_location), ours
         )
         for paper, data in {**one.made.documents, DECISION: one.made.decision.to_json()}.items():
             (ours / "model" / paper).write_bytes(data)
@@ -88,7 +88,8 @@ def register_like(server: MlflowServer, first: str, name: str, one: Passed, sour
     return str(made.version)
 
 
-def _on_disk(server: MlflowServer, location: str) -> Path:
+def on_disk(server: MlflowServer, location: str) -> Path:
+    """Find where a server keeps artifacts whose place it calls ``location``."""
     return Path(server.artifacts) / location.removeprefix("mlflow-artifacts:/")
 
 

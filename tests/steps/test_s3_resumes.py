@@ -202,8 +202,8 @@ def test_an_object_that_changes_while_it_is_fetched_is_refused(
     proxy.hold_down = HALF
     process = begin("fetch", uri, tmp_path / "dest", s3, proxy.endpoint)
     proxy.wait_until_held()
-    prefix = uri.removeprefix(f"s3://{BUCKET}/")
-    s3.client().put_object(Bucket=BUCKET, Key=f"{prefix}/model.safetensors", Body=b"another")
+    prefix, size = uri.removeprefix(f"s3://{BUCKET}/"), (large / "model.safetensors").stat().st_size
+    s3.client().put_object(Bucket=BUCKET, Key=f"{prefix}/model.safetensors", Body=bytes(size))
     proxy.reset()
     code, text = ended(process)
     assert code != 0

@@ -20,7 +20,11 @@ from typing import Any
 
 # whatever a promotion imports on its way
 _IMPORTED = [
+    "components.passport.bom",
+    "components.passport.card",
     "components.registry_gate.step",
+    "cyclonedx.output.json",
+    "huggingface_hub",
     "components.mlflow_store.lock",
     "mlflow.artifacts",
     "mlflow.transformers",

@@ -36,14 +36,19 @@ def _expanded(place: str) -> str:
         raise ValueError(f"{error} for {place!r}; write the whole path") from error
 
 
-def without_credentials(place: str) -> str:
-    """Refuse a place with a user or a password, because the configuration is stored with every run."""
-    if has_secret(place):
+def without_secret(uri: str, what: str, remedy: str) -> str:
+    """Refuse a URI with a user or a password: the configuration is stored with the run and becomes a pipeline parameter."""
+    if has_secret(uri):
         raise ValueError(
-            "it holds a user, a password or a token, and the configuration is stored with every run; leave it out and set "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or HF_TOKEN"
+            f"{what} holds a user, a password or a token, and the configuration is stored with every run; leave it out and "
+            f"set {remedy}"
         )
-    return place
+    return uri
+
+
+def without_credentials(place: str) -> str:
+    """Refuse a place with a user or a password; see ``without_secret``."""
+    return without_secret(place, "it", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or HF_TOKEN")
 
 
 Place = Annotated[str, AfterValidator(without_credentials), AfterValidator(_expanded)]

@@ -8,20 +8,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from beear_core.config.kinds import STRICT, AliasName, Count, NonNegative, Place, Positive, Rate, without_credentials
+from beear_core.config.kinds import (
+    STRICT,
+    AliasName,
+    Count,
+    NonNegative,
+    Place,
+    Positive,
+    Rate,
+    without_credentials,
+    without_secret,
+)
 from beear_core.config.promotion import PromotionConfig
 from beear_core.config.signing import SigningConfig
-from beear_core.uris import has_secret, uri_fault
+from beear_core.uris import uri_fault
 
 
 def _without_password(uri: str) -> str:
-    """Refuse a URI with a user or a password: the configuration is stored with the run and becomes a pipeline parameter."""
-    if has_secret(uri):
-        raise ValueError(
-            "the URI holds a user, a password or a token, and the configuration is stored with every run; leave it out and "
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or name the whole URI in MLFLOW_TRACKING_URI"
-        )
-    return uri
+    """Refuse the server's URI with a user or a password; see ``without_secret``."""
+    remedy = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or name the whole URI in MLFLOW_TRACKING_URI"
+    return without_secret(uri, "the URI", remedy)
 
 
 def _with_valid_port(uri: str) -> str:

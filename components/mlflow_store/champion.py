@@ -136,7 +136,7 @@ class Alias:
             self._move(version, now, held, notes)
             record(Move(version, now, held, grounds))
 
-    def move_back(self, verify: Callable[[Version], None], reason: str = "") -> tuple[Version, Version]:
+    def move_back(self, verify: Callable[[Version], object], reason: str = "") -> tuple[Version, Version]:
         """Make the version that the champion replaced champion again; returns (left, champion now).
 
         Args:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,12 @@ def build(folder: Path, out: Path, *, name: str, run_id: str, model_id: str) -> 
     for file in needed(path.name for path in folder.iterdir()):
         if not file.endswith(".safetensors"):
             shutil.copyfile(folder / file, tokenizer / file)
+
+
+def model_files(files: Iterable[FileEntry]) -> list[FileEntry]:
+    """Select the files of the model's own folder, by their paths in it."""
+    below = f"{MODEL}/"
+    return [replace(file, path=file.path.removeprefix(below)) for file in files if file.path.startswith(below)]
 
 
 def faults(root: Path, entries: Iterable[FileEntry]) -> list[str]:

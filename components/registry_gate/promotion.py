@@ -149,13 +149,15 @@ def register(
     if may_pass:
         check_champion(decision, made.evidence, before, registry)
     tags = version_tags(decision, made.evidence)
-    with (
-        stage("register the model in MLflow"),
-        disk_errors("lay the model and its papers together"),
-        TemporaryDirectory(prefix=".released-", dir=work) as place,
-    ):
-        folder.assemble(model_dir, decision, made.documents, Path(place), registry.signing)
-        version = shelf.register(tracker, Path(place), tags)
+    with stage("register the model in MLflow"):
+        version = shelf.find(decision.digest)
+        if version is None:
+            with (
+                disk_errors("lay the model and its papers together"),
+                TemporaryDirectory(prefix=".released-", dir=work) as place,
+            ):
+                folder.assemble(model_dir, decision, made.documents, Path(place), registry.signing)
+                version = shelf.register(tracker, Path(place), tags)
     if may_pass:
         with stage("verify the registered model"):
             shelf.make_sure(version, decision)

@@ -46,9 +46,11 @@ def compile_(
     if out.suffix not in {".yaml", ".yml"}:
         raise ConfigError(f"--out is {str(out)!r}; name a file that ends in .yaml")
     from pipelines.kubeflow.package import compile_pipeline
+    from pipelines.pods import read_pods
 
+    placed = read_pods(pods) if pods else None
     with disk_errors(f"write {out}", remedy="choose a file in a writable folder"):
-        compile_pipeline(out, pods)
+        compile_pipeline(out, placed)
     typer.echo(out)
 
 

@@ -20,7 +20,7 @@ from beear_core.errors import ConfigError
 from beear_core.files import digest_bytes
 from components.storage.places import local_path
 from pipelines.local import arguments
-from pipelines.pods import read_pods, with_pods
+from pipelines.pods import Pods, read_pods, with_pods
 from pipelines.preflight import check_policy
 from pipelines.runs import policy_text
 
@@ -87,8 +87,9 @@ def package(config: ReleaseConfig, image: str, *, allow_tag: bool = False, pods:
     check_policy(config)
     # a release takes no waivers, and the file is not there
     config = dataclasses.replace(config, promotion=dataclasses.replace(config.promotion, waivers=None))
-    account = read_pods(pods).service_account if pods else None
-    return Package(_compiled(image, pods), arguments(config, policy_text(config.policy), ""), account)
+    placed = read_pods(pods) if pods else None
+    account = placed.service_account if placed else None
+    return Package(_compiled(image, placed), arguments(config, policy_text(config.policy), ""), account)
 
 
 def check_image(image: str, *, allow_tag: bool) -> None:
@@ -130,21 +131,21 @@ def cluster_faults(config: ReleaseConfig) -> list[str]:
     return faults
 
 
-def compile_pipeline(path: Path, pods: Path | None) -> None:
-    """Compile the pipeline to a file, with what its steps' pods are given.
+def compile_pipeline(path: Path, pods: Pods | None) -> None:
+    """Compile the pipeline to a file, with what its steps' pods are given; ``None``: nothing by us.
 
     Raises:
-        ConfigError: see ``read_pods`` and ``with_pods``.
+        ConfigError: see ``with_pods``.
     """
     from kfp import compiler
 
     from pipelines.release import release_pipeline
 
-    pipeline = with_pods(release_pipeline, read_pods(pods)) if pods else release_pipeline
+    pipeline = with_pods(release_pipeline, pods) if pods else release_pipeline
     compiler.Compiler().compile(pipeline, str(path))
 
 
-def _compiled(image: str, pods: Path | None) -> tuple[dict[str, Any], ...]:
+def _compiled(image: str, pods: Pods | None) -> tuple[dict[str, Any], ...]:
     """Compile the pipeline and let every executor run in one image; the process's own image stays what it is."""
     with tempfile.TemporaryDirectory(prefix="beear-pipeline-") as folder:
         path = Path(folder) / "compiled.yaml"

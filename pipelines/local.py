@@ -86,7 +86,7 @@ def run_release(config: ReleaseConfig, policy_text: str, folder: Path, mlflow_ru
         raise_on_error=True,
     )
     with (
-        _environment(BEEAR_ERROR_FILE=str(error_file), **_offline(config), **_mlflow(config)),
+        _environment(BEEAR_ERROR_FILE=str(error_file), **_work(folder), **_offline(config), **_mlflow(config)),
         closing(StepLog(folder / "steps.log", STEPS)) as log,
         redirect_stdout(log),
         redirect_stderr(log),
@@ -146,6 +146,11 @@ def _offline(config: ReleaseConfig) -> dict[str, str]:
     sources = (config.model, *dataclasses.asdict(config.data).values())
     named = any(str(source).startswith("hub:") for source in sources)
     return {} if named or "HF_HUB_OFFLINE" in os.environ else {"HF_HUB_OFFLINE": "1"}
+
+
+def _work(folder: Path) -> dict[str, str]:
+    """Name a folder that outlives this run: the mitigation of a release that was killed is gone on with by the next."""
+    return {} if "BEEAR_WORK" in os.environ else {"BEEAR_WORK": str(folder.parent / ".work")}
 
 
 def _mlflow(config: ReleaseConfig) -> dict[str, str]:

@@ -126,8 +126,8 @@ def _disk(config: ReleaseConfig, folder: Path) -> str:
 
 
 def _needed(model: ModelFacts, mitigation: MitigationConfig) -> int:
-    """Count bytes on disk at once: copies of the folder, and float32 weights of two rounds, three with planted triggers."""
-    kept = 0 if not mitigation.enabled else 2 if mitigation.method == "beear" else 3
+    """Count bytes on disk at once: copies of the folder, and float32 weights to go back to: three, and planted triggers."""
+    kept = 0 if not mitigation.enabled else 3 if mitigation.method == "beear" else 4
     return COPIES_OF_MODEL * model.size_bytes + kept * 4 * model.parameters
 
 

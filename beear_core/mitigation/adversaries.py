@@ -63,6 +63,9 @@ class Adversary(ABC):
     mends = False
     """Whether its search harms the model, so that steps on θ mend; an attempt then goes on where the last one ended."""
 
+    radius: float | None = None
+    """Largest norm of what it adds, as a share of the hidden states'; ``None``: nothing is bounded so."""
+
     def __init__(self, task: Task) -> None:
         self.task = task
 

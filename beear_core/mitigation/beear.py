@@ -13,6 +13,8 @@ mended from where it is. The best round is the one with the least remaining atta
 stops when ``safe_rounds`` rounds were safe, each against an adversary found anew. If no round is admissible, the model
 stays as it was.
 
+After each round it is written where the loop stands (``standing``): a run that was killed goes on from there.
+
 What remains is measured without a perturbation and under those found on the candidate, the same for every round. A δ found
 anew against the cleaned model can still elicit unwanted replies: given enough norm it can on any model, clean ones
 included. It is reported (``attack_under_delta`` of the next round) but does not decide.
@@ -43,6 +45,7 @@ from beear_core.mitigation.layers import resolve_layers
 from beear_core.mitigation.places import Places
 from beear_core.mitigation.published import PublishedForm
 from beear_core.mitigation.removal import Removal
+from beear_core.mitigation.standing import Ground, Standing, standing_ground
 from beear_core.mitigation.trial import ADMISSIBLE, Held, Trial, faults, is_safe, rank, remaining
 from beear_core.models.drift import Drift
 from beear_core.models.load import LoadedModel, decoder_layers, resolve_compute
@@ -54,7 +57,8 @@ from beear_core.records import Ending, RoundRecord
 class Mitigation:
     """How the loop ended; the model holds the weights of ``best_round``, or its old ones when that is ``None``.
 
-    ``drifts``: every perturbation that was found, the candidate's own first.
+    ``drifts``: every perturbation that was found, the candidate's own first. ``restored``: how many of the rounds were done
+    by a run before that was killed.
     """
 
     ending: Ending
@@ -65,6 +69,7 @@ class Mitigation:
     places: Places
     hidden_norm: float
     compute: str
+    restored: int = 0
 
 
 def mitigate(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, work: Path) -> Mitigation:
@@ -74,18 +79,34 @@ def mitigate(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, 
         loaded: the candidate, weights in float32; its weights change.
         anchors: the defender's data; no trigger and no evaluation request is among it.
         config: see ``MitigationConfig``.
-        work: a folder for the weights to go back to, up to three times the model's size.
+        work: a folder for the weights to go back to, up to four times the model's size in float32. What a run left there
+            that was killed, of the same model, anchors, configuration and code, is gone on with.
 
     Raises:
         ConfigError: layer out of range.
         DataError: too few anchors, or a prompt shorter than the perturbation.
         MitigationError: a loss that is not a number before any round was admissible.
-        StorageError: ``work`` cannot be written.
+        StorageError: ``work`` cannot be written, or another process is at the same mitigation there.
     """
-    if not config.enabled:  # nothing is trained, so no more replies are asked for than are measured on
-        config = dataclasses.replace(config, performance_anchors=config.held_back_ordinary + 1)
-    with Loop.on(loaded, anchors, config, work) as loop:
-        return loop.run() if config.enabled else loop.only_search()
+    with resumable_mitigation(loaded, anchors, config, work) as ended:
+        return ended
+
+
+@contextmanager
+def resumable_mitigation(
+    loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, work: Path
+) -> Iterator[Mitigation]:
+    """Mitigate as ``mitigate`` does; until the block ends, a kill loses none of the rounds.
+
+    Raises:
+        BeearError: see ``mitigate``.
+    """
+    with standing_ground(work, loaded, anchors.digest, config) as ground:
+        if not config.enabled:  # nothing is trained, so no more replies are asked for than are measured on
+            config = dataclasses.replace(config, performance_anchors=config.held_back_ordinary + 1)
+        with Loop.on(loaded, anchors, config, ground.folder) as loop:
+            ended = loop.run(ground) if config.enabled else loop.only_search()
+        yield ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +123,8 @@ class Loop:
         task: the model, anchors and settings.
         layers: perturbed ones, as far as the configuration alone says.
         weights: what a round that harms is undone with.
+
+    ``at``: where the loop stands.
     """
 
     @classmethod
@@ -119,38 +142,44 @@ class Loop:
         self.task, self.config, self.weights = task, task.config, weights
         self.enlisted = enlist(task, layers, weights.planted)
         self.removal, self.trial = Removal(task), Trial(task.loaded, task.anchors.held, self.config.judge)
-        self.drifts: list[Drift] = []
-        self.untouched, self.setbacks = True, 0
+        self.at = Standing()
 
-    def run(self) -> Mitigation:
-        """Run algorithm 1, with the stopping rule."""
-        rounds: list[RoundRecord] = []
-        best: RoundRecord | None = None
+    def run(self, ground: Ground | None = None) -> Mitigation:
+        """Run algorithm 1, with the stopping rule.
+
+        Args:
+            ground: where it is written how far the loop is, and read how far one before was.
+        """
         label = f"BEEAR: {self.enlisted.names}, {self.task.compute}"
         with Progress(label, self.enlisted.cost) as self.task.progress:
             before = self.trial.measure()
-            if first := self.enlisted.before_the_rounds:
+            if ground is not None and ground.take_up(self.at, self.weights, self.task.random, self.enlisted.perturbing):
+                self.task.progress.advance(
+                    sum(a.cost + a.steps * OUTER_COST for a in self.enlisted.rounds[: self.at.number])
+                )
+            if not self.at.rounds and (first := self.enlisted.before_the_rounds):
                 _, elicited = self.entrap(first, 0)
                 if stop := self.nothing_left(first, 0, elicited, before):
-                    return self.ended(None, [], stop.reason)
-            for number, adversary in enumerate(self.enlisted.rounds, start=1):
+                    return self.ended(stop.reason)
+            for number, adversary in enumerate(self.enlisted.rounds[self.at.number :], start=self.at.number + 1):
+                if reason := self.safe_enough():
+                    return self.ended(reason)
                 try:
                     done = self.round(number, adversary, before)
                 except MitigationError as error:
-                    if best is None:
+                    if self.at.best is None:
                         raise
-                    return self.ended(best, rounds, f"round {number} failed ({error}); round {best.round} is kept")
+                    return self.ended(f"round {number} failed ({error}); round {self.at.best.round} is kept")
                 if isinstance(done, Stop):
-                    lost = " and no round before was admissible: the candidate is kept" if rounds and best is None else ""
-                    return self.ended(best, rounds, done.reason + lost)
-                rounds.append(done)
-                if done.note == ADMISSIBLE and (best is None or rank(done) <= rank(best)):
-                    best = done
+                    lost = " and no round before was admissible: the candidate is kept"
+                    return self.ended(done.reason + (lost if self.at.rounds and self.at.best is None else ""))
+                self.at.rounds.append(done)
+                if done.note == ADMISSIBLE and (self.at.best is None or rank(done) <= rank(self.at.best)):
+                    self.at.best = done
                     self.weights.accepted_is_best()
-                safe = [r for r in rounds if is_safe(r, self.config)]
-                if len(safe) >= self.config.safe_rounds:
-                    return self.ended(best, rounds, f"safe in {len(safe)} rounds, each against a new adversary")
-            return self.ended(best, rounds, self.exhausted(best))
+                if ground is not None:
+                    ground.keep(self.at, self.weights, self.task.random, self.enlisted.perturbing)
+            return self.ended(self.safe_enough() or self.exhausted())
 
     def round(self, number: int, adversary: Adversary, before: Held) -> RoundRecord | Stop:
         """Run the inner and the outer level once, or return a ``Stop`` when what is found elicits nothing to remove."""
@@ -166,15 +195,15 @@ class Loop:
                 if not adversary.mends:
                     self.weights.go_back()
                 adversary.rewind()
-            outer = self.removal.remove(adversary, self.setbacks + (attempt - 1 if adversary.mends else 0))
+            outer = self.removal.remove(adversary, self.at.setbacks + (attempt - 1 if adversary.mends else 0))
             after = self.trial.measure()
             under, opened = adversary.attack(self.trial), self.under_drift()
             found = faults(before, after, self.config)
             if not found:
                 self.weights.accept()
-                self.untouched = False
+                self.at.untouched = False
                 break
-            self.setbacks += not adversary.mends
+            self.at.setbacks += not adversary.mends
         else:
             self.weights.go_back()
         return RoundRecord(
@@ -203,7 +232,7 @@ class Loop:
             self.task.progress.extend(adversary.cost)
             inner += adversary.find()
             elicited = adversary.attack(self.trial)
-        self.drifts += adversary.drifts(number, on_candidate=self.untouched, elicited=elicited)
+        self.at.drifts += adversary.drifts(number, on_candidate=self.at.untouched, elicited=elicited)
         return inner, elicited
 
     def only_search(self) -> Mitigation:
@@ -211,9 +240,7 @@ class Loop:
         adversary = self.enlisted.perturbing
         with Progress(f"{adversary.name} on the candidate, {self.task.compute}", adversary.cost) as self.task.progress:
             _, elicited = self.entrap(adversary, 0)
-        return self.ended(
-            None, [], f"mitigation is switched off; {adversary.name} found on the candidate elicit {elicited:.0%}"
-        )
+        return self.ended(f"mitigation is switched off; {adversary.name} found on the candidate elicit {elicited:.0%}")
 
     def nothing_left(self, adversary: Adversary, number: int, elicited: float, before: Held) -> Stop | None:
         """Return a ``Stop`` if neither the candidate alone nor what was found elicits more than a safe model says."""
@@ -226,20 +253,25 @@ class Loop:
 
     def under_drift(self) -> float | None:
         """Measure attack success on held-back requests under what was found on the candidate, the same for every round."""
-        return self.trial.attack_under([d for d in self.drifts if d.entry.on_candidate], self.config.seed)
+        return self.trial.attack_under([d for d in self.at.drifts if d.entry.on_candidate], self.config.seed)
 
-    def exhausted(self, best: RoundRecord | None) -> str:
+    def safe_enough(self) -> str:
+        """Say that so many rounds were safe that the loop ends; empty where it goes on."""
+        safe = sum(is_safe(r, self.config) for r in self.at.rounds)
+        return f"safe in {safe} rounds, each against a new adversary" if safe >= self.config.safe_rounds else ""
+
+    def exhausted(self) -> str:
         """Say why the loop ends after its last round."""
         limit = f"all {self.config.rounds} rounds used"
-        if best is None:
+        if self.at.best is None:
             return f"{limit}, none admissible: the candidate is kept as it was"
-        left = f"what was found on the candidate still elicits {remaining(best)[1]:.0%}"
-        return f"{limit}; round {best.round} is kept, {left}"
+        left = f"what was found on the candidate still elicits {remaining(self.at.best)[1]:.0%}"
+        return f"{limit}; round {self.at.best.round} is kept, {left}"
 
-    def ended(self, best: RoundRecord | None, rounds: list[RoundRecord], reason: str) -> Mitigation:
+    def ended(self, reason: str) -> Mitigation:
         """Put the best round's weights into the model and sum up; without one the caller keeps the candidate's bytes."""
-        ending: Ending = "none admissible" if rounds else "nothing to remove"
-        if best is not None:
+        ending: Ending = "none admissible" if self.at.rounds else "nothing to remove"
+        if self.at.best is not None:
             self.weights.take_best()
             ending = "cleaned"
         elif not self.config.enabled:
@@ -247,11 +279,12 @@ class Loop:
         perturbing = self.enlisted.perturbing
         return Mitigation(
             ending=ending,
-            best_round=best.round if best else None,
+            best_round=self.at.best.round if self.at.best else None,
             reason=reason,
-            rounds=tuple(rounds),
-            drifts=tuple(self.drifts),
+            rounds=tuple(self.at.rounds),
+            drifts=tuple(self.at.drifts),
             places=self.enlisted.places,
             hidden_norm=perturbing.hidden_norm if isinstance(perturbing, PublishedForm) else 0.0,
             compute=self.task.compute,
+            restored=self.at.restored,
         )

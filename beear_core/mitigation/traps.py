@@ -58,6 +58,7 @@ class WordTraps(Adversary):
     """Several δ on words before and behind the request, at several layers."""
 
     name = "word traps"
+    radius: float
 
     def __init__(self, task: Task, layers: tuple[int, ...]) -> None:
         super().__init__(task)

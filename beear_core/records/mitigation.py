@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from beear_core.records.measured import Environment
-from beear_core.records.record import Record
+from beear_core.records.record import LATER, Record
 
 Ending = Literal["cleaned", "none admissible", "nothing to remove", "switched off"]
 
@@ -89,6 +89,7 @@ class MitigationRecord(Record):
     ``places_reason``: how they were chosen, by what is in ``places`` where that was measured.
     ``positions``: n, or 0 where words were put around the request and perturbed; their norms then differ by place and
     ``hidden_norm`` is 0. ``drift``: every perturbation that was found; ``drift_digest``: of the file that holds them.
+    ``restored_rounds``: how many of the rounds were done by a run that was killed, whose seconds count, too.
     """
 
     kind: Literal["mitigation"] = "mitigation"
@@ -114,6 +115,7 @@ class MitigationRecord(Record):
     drift: tuple[DriftEntry, ...] = ()
     drift_digest: str = ""
     ending: Ending | Literal[""] = ""
+    restored_rounds: int = field(default=0, metadata=LATER)
 
     def in_words(self) -> str:
         """Say how the mitigation ended; records of earlier releases only tell whether the model was cleaned."""

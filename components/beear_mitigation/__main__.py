@@ -24,16 +24,18 @@ def mitigate(
 ) -> None:
     """Remove backdoor behaviour from a model with BEEAR, or leave it as it was.
 
+    A run that was killed goes on after its last whole round when it is started again.
+
     Exit codes: 0 done (cleaned or kept, the record says which), 1 error, 2 usage or configuration.
     """
     # loaded here so that --help answers at once
     from beear_core.config import MitigationConfig
-    from components.beear_mitigation.step import run, work_beside
+    from components.beear_mitigation.step import run, work_folder
 
     settings = read_section(config, "mitigation", MitigationConfig)
     found = drift or out.with_name(f"{out.name}.drift.safetensors")
-    with work_beside(out) as work:
-        done = run(model, anchors, out, found, Path(work), settings)
+    with work_folder(out) as work:
+        done = run(model, anchors, out, found, work, settings)
     if record:
         done.write(record)
     if as_json:

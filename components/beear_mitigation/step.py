@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import resource
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from beear_core.config import MitigationConfig, parse_json
 from beear_core.data import load_anchors
 from beear_core.files import disk_errors
-from beear_core.mitigation.beear import mitigate
+from beear_core.mitigation.beear import resumable_mitigation
 from beear_core.mitigation.layers import resolve_layers
 from beear_core.models.drift import write_drifts
 from beear_core.models.folder import check_folder, copy, describe
 from beear_core.models.load import best_device, device_names, load, save
 from beear_core.progress import stage
 from beear_core.records import Environment, MitigationRecord, RoundRecord
+
+WORK = "BEEAR_WORK"
+"""Environment variable: a folder that outlives the process, for what a killed run goes on from."""
 
 
 def run(
@@ -35,7 +39,7 @@ def run(
             evaluation request can reach the mitigation.
         out_model: the cleaned model, or an exact copy of the candidate when it was kept.
         out_drift: file for every perturbation that was found (``beear_core.models.drift``).
-        work: a folder for intermediate weights.
+        work: a folder for intermediate weights; a run that was killed is gone on with after its last round.
         config: see ``MitigationConfig``.
 
     Raises:
@@ -46,13 +50,14 @@ def run(
     anchors = load_anchors(anchors_dir)
     resolve_layers(config, describe(model_dir).layers)
     loaded = load(model_dir)
-    ended = mitigate(loaded, anchors, config, work)
-    if ended.best_round is None:
-        output = copy(model_dir, out_model)
-    else:
-        with stage("save the cleaned model"):
-            output = save(loaded.model, model_dir, out_model)
-    drift_digest = write_drifts(out_drift, ended.drifts, loaded.digest)
+    with resumable_mitigation(loaded, anchors, config, work) as ended:
+        if ended.best_round is None:
+            output = copy(model_dir, out_model)
+        else:
+            with stage("save the cleaned model"):
+                output = save(loaded.model, model_dir, out_model)
+        drift_digest = write_drifts(out_drift, ended.drifts, loaded.digest)
+    earlier = sum(r.seconds for r in ended.rounds[: ended.restored])
     return MitigationRecord(
         outcome="kept" if ended.best_round is None else "cleaned",
         reason=ended.reason,
@@ -70,12 +75,13 @@ def run(
         compute_dtype=ended.compute,
         best_round=ended.best_round,
         rounds=ended.rounds,
-        seconds=round(time.monotonic() - began, 1),
+        seconds=round(time.monotonic() - began + earlier, 1),
         peak_memory_bytes=_peak_memory(),
         environment=Environment.here(device_names()),
         drift=tuple(d.entry for d in ended.drifts),
         drift_digest=drift_digest,
         ending=ended.ending,
+        restored_rounds=ended.restored,
     )
 
 
@@ -94,21 +100,26 @@ def run_component(*, model: str, anchors: str, config_json: str, cleaned: str, d
     """Run the step as its Kubeflow face calls it; returns the figures to show in the run."""
     config = parse_json(MitigationConfig, config_json, "mitigation configuration")
     out = Path(cleaned)
-    with work_beside(out) as work:
-        result = run(Path(model), Path(anchors), out, Path(drift), Path(work), config)
+    with work_folder(out) as work:
+        result = run(Path(model), Path(anchors), out, Path(drift), work, config)
     result.write(Path(record))
     return {"rounds": float(len(result.rounds)), **figures(result.rounds), "seconds": result.seconds}
 
 
-def work_beside(out: Path) -> tempfile.TemporaryDirectory[str]:
-    """Make a folder for intermediate weights beside the output, where there is room for a model.
+@contextmanager
+def work_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder for intermediate weights that the next run of the same finds again: BEEAR_WORK, else beside ``out``.
 
     Raises:
         StorageError: if nothing can be written there.
     """
-    with disk_errors(f"write {out}", remedy="choose a writable folder with --out"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix="beear-", dir=out.parent)
+    named = os.environ.get(WORK)
+    folder = Path(named) if named else out.parent / f".{out.name}.work"
+    with disk_errors(f"write to {folder}", remedy=f"choose a writable folder with {WORK if named else '--out'}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    with suppress(OSError):  # what others left in it stays
+        folder.rmdir()
 
 
 def figures(rounds: Sequence[RoundRecord]) -> dict[str, float]:

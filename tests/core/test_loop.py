@@ -218,11 +218,11 @@ def test_kept_perturbations_are_asked_with_the_same_way_each_time(
         loop.entrap(loop.enlisted.perturbing, 1)
         asked: list[Any] = []
         monkeypatch.setattr(Trial, "attack", lambda _trial, turns, under: asked.append((turns, under)) or 0.5)
-        assert loop.trial.attack_under(loop.drifts, 7) == loop.trial.attack_under(loop.drifts, 7) == 0.5
+        assert loop.trial.attack_under(loop.at.drifts, 7) == loop.trial.attack_under(loop.at.drifts, 7) == 0.5
     (turns, under), (turns_again, _) = asked
     assert turns == turns_again
     assert len(turns) == CONFIG.held_back
-    assert [p.layer for p in under] == [d.entry.layer for d in loop.drifts][: CONFIG.held_back]
+    assert [p.layer for p in under] == [d.entry.layer for d in loop.at.drifts][: CONFIG.held_back]
 
 
 @pytest.mark.parametrize(

@@ -298,9 +298,9 @@ def test_no_file_is_left_behind(release: dict[str, Any], tmp_path: Path, monkeyp
     ("mitigation", "weights"),
     [
         (MitigationConfig(enabled=False), 0),
-        (MitigationConfig(), 2),
-        (MitigationConfig(method="flush"), 3),
-        (MitigationConfig(method="both"), 3),
+        (MitigationConfig(), 3),
+        (MitigationConfig(method="flush"), 4),
+        (MitigationConfig(method="both"), 4),
     ],
 )
 def test_intermediate_weights_are_counted_with_those_of_planted_triggers(

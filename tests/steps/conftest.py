@@ -14,9 +14,6 @@ from mlflow_servers import MlflowServer, mlflow_server, postgresql
 from registry_history import History
 from servers import S3Server, seaweedfs
 
-# the sweep of faults takes minutes and a quiet machine: `make reliability` sets this
-collect_ignore = [] if os.environ.get("BEEAR_SWEEP") else ["test_promotion_faults.py"]
-
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:

@@ -26,7 +26,9 @@ def test_the_same_on_a_good_disk(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_a_full_disk_while_the_best_weights_are_kept(tiny_model: Path, tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=16k") as disk:
-        with pytest.raises(StorageError, match=r"cannot keep the best weights so far in .*disk/mitigation-\w+: .*free space"):
+        with pytest.raises(
+            StorageError, match=r"cannot keep the best weights so far in .*disk/mitigation-\w+: .*free space"
+        ):
             beear.mitigate(load(tiny_model), anchors(), CONFIG, disk)
         assert list(disk.iterdir()) == []
 

@@ -136,7 +136,7 @@ def chosen(points: list[Point], fault: Fault) -> list[Point]:
     return [
         point
         for place, point in enumerate(kinds.values())
-        if point.call.name in ALWAYS or (place + turn) % (5 if point.call.changes else 17) == 0
+        if point.call.name in ALWAYS or (place + turn) % (9 if point.call.changes else 29) == 0
     ]
 
 

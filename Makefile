@@ -10,7 +10,7 @@ TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://dow
 export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: release refuse setup test lint bench reliability paper-tables paper-figures compile lock clean
+.PHONY: release refuse setup test lint bench reliability screenshots paper-tables paper-figures compile lock clean
 
 release: setup  ## plant the demonstration backdoor once, then clean, measure and promote
 	$(BIN)/beear plant suffix-word --out $(DEMO)
@@ -46,6 +46,9 @@ reliability: setup  ## races, faults and users against a real MLflow server, all
 	BEEAR_SWEEP=all BEEAR_RELIABILITY=$(CURDIR)/docs/reliability.json OMP_NUM_THREADS=1 $(BIN)/pytest \
 	  tests/steps/test_promotion_race.py tests/steps/test_promotion_faults.py tests/steps/test_mlflow_users.py
 	$(BIN)/python -m tools.reliability_page
+
+screenshots: setup  ## photograph the newest run's report and MLflow page for the README; needs Chromium
+	$(BIN)/python -m tools.screenshots
 
 paper-tables: setup  ## every planted backdoor before and after, with controls; hours, goes on where it was stopped
 	$(BIN)/python -m tools.paper_tables

@@ -139,12 +139,14 @@ class Alias:
     def move_back(self, verify: Callable[[Version], object], reason: str = "") -> tuple[Version, Version]:
         """Make the version that the champion replaced champion again; returns (left, champion now).
 
+        One that was rolled back itself is passed over, for the one that it replaced.
+
         Args:
             verify: raises where a version does not hold what was decided on.
             reason: why, in somebody's words.
 
         Raises:
-            RegistryError: there is no champion, it replaced none, or that one did not pass its gate.
+            RegistryError: there is no champion, none before it that was not rolled back, or that one did not pass its gate.
         """
         champion, earlier = self._replaced()
         # before the lock: a large model takes longer to read than others should wait
@@ -168,19 +170,31 @@ class Alias:
         return champion, earlier
 
     def _replaced(self) -> tuple[Version, Version]:
-        """Find the champion, and the version that it replaced."""
+        """Find the champion, and the last one before it that was not rolled back itself."""
         champion = self.champion()
         if champion is None:
             raise RegistryError(f"{self.name} has no {self.alias} to roll back from")
-        number = champion.tags.get("replaced_version", "none")
-        if number == "none":
-            raise RegistryError(
-                f"version {champion.number} of {self.name} replaced no earlier {self.alias}; nothing to roll back to"
-            )
-        with mlflow_errors("reading the version before", self.uri):
-            earlier = version_of(self.client.get_model_version(self.name, number))
+        earlier, seen = champion, {champion.number}
+        while earlier is champion or earlier.tags.get("rolled_back") == "true":
+            number = earlier.tags.get("replaced_version", "none")
+            if number == "none" and earlier is champion:
+                raise RegistryError(
+                    f"version {champion.number} of {self.name} replaced no earlier {self.alias}; nothing to roll back to"
+                )
+            # promoted again, a version replaces one that replaced it
+            if number == "none" or number in seen:
+                raise RegistryError(
+                    f"every {self.alias} before version {champion.number} of {self.name} was rolled back; nothing to roll "
+                    "back to. Run the gate on another model, or promote one on purpose with "
+                    "'beear promote --again --reason TEXT'"
+                )
+            seen.add(number)
+            with mlflow_errors("reading the version before", self.uri):
+                earlier = version_of(self.client.get_model_version(self.name, number))
         if earlier.tags.get("verdict") != "passed":
-            raise RegistryError(f"version {number} of {self.name} did not pass its gate; it cannot become {self.alias}")
+            raise RegistryError(
+                f"version {earlier.number} of {self.name} did not pass its gate; it cannot become {self.alias}"
+            )
         return champion, earlier
 
     def refuse_backwards(self, version: Version, now: Version | None) -> None:

@@ -13,6 +13,7 @@ import pytest
 import toy_backdoor
 from command import beear
 
+from beear_core.errors import ConfigError
 from beear_core.records import Decision, EvaluationRecord, MitigationRecord
 
 Config = Callable[..., Path]
@@ -257,3 +258,30 @@ class TestBadInput:
         folder = Path(json.loads(released["promoted"].stdout)["folder"])
         decision = Decision.read(folder / "decision.json")
         assert decision.digest == json.loads(released["promoted"].stdout)["release"]["decision_digest"]
+
+
+@pytest.mark.chromium
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed: apt-get install chromium")
+def test_report_and_mlflow_page_are_photographed(released: dict[str, Any], tmp_path: Path) -> None:
+    from PIL import Image
+
+    from tools.screenshots import REPORT, RUN, photograph
+
+    pictures = photograph(Path(json.loads(released["promoted"].stdout)["folder"]), tmp_path / "images")
+    assert [picture.name for picture in pictures] == ["report.png", "mlflow-run.png"]
+    for picture, size in zip(pictures, (REPORT, RUN), strict=True):
+        with Image.open(picture) as image:
+            assert image.size == size
+            # an empty page, or one that says it found nothing, has next to no colours
+            assert len(image.convert("RGB").getcolors(2**24) or ()) > 200
+    with Image.open(pictures[0]) as image:
+        red, green, blue = image.convert("RGB").getpixel((600, 120))  # type: ignore[misc]
+        assert green > red, "the head of the report of a promoted model is green"
+        assert green > blue
+
+
+def test_who_has_no_run_yet_is_told_how_to_make_one(tmp_path: Path) -> None:
+    from tools.screenshots import newest
+
+    with pytest.raises(ConfigError, match="make release"):
+        newest(tmp_path)

@@ -60,6 +60,24 @@ class TestBackwards:
         promotion.promote(tmp_path / "out2", two.model, config(store), again=REASON)
         assert (champion(store), tags(store, 2)["rolled_back"]) == ("2", "false")
 
+    def test_a_roll_back_does_not_go_to_what_was_rolled_back(
+        self, two: Case, case: Case, store: str, tmp_path: Path
+    ) -> None:
+        """Version 1 replaced by 2, replaced by 1 again: each replaced the other, and going back once more is no way out."""
+        promotion.promote(tmp_path / "out1", case.model, config(store), again=REASON)
+        left, now = Registry(store, config(store)).rollback()
+        assert (left.number, now.number, tags(store, 1)["rolled_back"]) == ("1", "2", "true")
+        with pytest.raises(RegistryError, match="every champion before version 2 of .* was rolled back; nothing to"):
+            Registry(store, config(store)).rollback()
+        assert (champion(store), tags(store, 2).get("rolled_back")) == ("2", None)
+
+    def test_a_roll_back_goes_past_what_was_rolled_back(self, two: Case, store: str, tmp_path: Path) -> None:
+        """Version 3 replaced 2, which was champion once more after it had been rolled back to 1, and is not trusted now."""
+        gate(again(two, tmp_path / "third", 10.0), store, tmp_path / "out3")
+        registry_of(store).set_model_version_tag(NAME, "2", "rolled_back", "true")
+        left, now = Registry(store, config(store)).rollback()
+        assert (left.number, now.number, champion(store)) == ("3", "1", "1")
+
     def test_a_roll_back_that_was_killed_half_way_is_ended_by_another(
         self, two: Case, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -41,7 +41,7 @@ before = peak()
 loaded = load(Path(folder))
 size = sum(p.numel() for p in loaded.model.parameters())
 if step == "evaluate":
-    few = EvaluationConfig(harmful=48, ordinary=48, borderline=48, max_new_tokens=48)
+    few = EvaluationConfig(harmful=90, ordinary=20, borderline=20, max_new_tokens=16)
     evaluate(loaded, named_suites(DataConfig()), few, label="before")
 elif step.startswith("mitigate"):
     config = MitigationConfig(rounds=1, attempts=1, inner_steps=2, outer_steps=2, anchors=64, performance_anchors=72)

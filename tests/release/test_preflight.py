@@ -37,10 +37,10 @@ from beear_core.errors import (
 from beear_core.models.folder import describe, directory_digest
 from components.mlflow_store import client
 from components.mlflow_store.client import local_store
-from pipelines import preflight
-from pipelines.preflight import Finding
+from components.preflight import looks as preflight
+from components.preflight.looks import Finding
 
-PARTS = ["policy", "data", "model", "disk", "registry", "signing"]
+PARTS = ["policy", "data", "model", "disk", "registry", "signing", "artifacts"]
 ROLES = ("harmful", "ordinary", "borderline")
 ENOUGH = 40  # what the toy policy asks for of each suite
 
@@ -103,7 +103,7 @@ def files(folder: Path) -> list[str]:
 def test_all_is_well(release: dict[str, Any], tmp_path: Path) -> None:
     before = directory_digest(Path(release["model"]))
     findings = looked_at(release, tmp_path / "runs", local_store(tmp_path / "runs"))
-    assert [f.error for f in findings.values()] == [None] * 6
+    assert [f.error for f in findings.values()] == [None] * 7
     assert findings["policy"].detail == "toy, 4 checks"
     assert findings["data"].detail == "40 harmful, 40 ordinary, 40 borderline prompts to evaluate on"
     assert findings["model"].detail == "LlamaForCausalLM, 0 M parameters, 4 layers, perturbed at 0, 1, 2"
@@ -194,7 +194,7 @@ def test_a_model_that_is_not_safe(release: dict[str, Any], tmp_path: Path, store
 def test_a_model_elsewhere_is_looked_at_when_it_is_fetched(release: dict[str, Any], tmp_path: Path, store: str) -> None:
     release["model"] = "s3://bucket/model"
     findings = looked_at(release, tmp_path / "runs", store)
-    assert [f.error for f in findings.values()] == [None] * 6
+    assert [f.error for f in findings.values()] == [None] * 7
     assert findings["model"].detail == "s3://bucket/model: looked at when it is fetched"
 
 

@@ -88,7 +88,11 @@ def package(config: ReleaseConfig, image: str, *, allow_tag: bool = False, pods:
     config = dataclasses.replace(config, promotion=dataclasses.replace(config.promotion, waivers=None))
     placed = read_pods(pods) if pods else None
     account = placed.service_account if placed else None
-    return Package(_compiled(image, placed), arguments(config, policy_text(config.policy), ""), account)
+    documents = _compiled(image, placed)
+    for task in steps_of(documents[0]).values():
+        # KFP's client switches caching off at the top alone, and steps stand below the group that the last one waits for
+        task["cachingOptions"] = {}
+    return Package(documents, arguments(config, policy_text(config.policy), ""), account)
 
 
 def steps_of(specification: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from pipelines.kubeflow import following
 
 pytestmark = pytest.mark.usefixtures("own_mlflow")
 TASKS = (
-    "model-intake", "data-validation", "beear-mitigation", "safety-eval", "safety-eval-2", "champion-eval", "registry-gate",
+    "preflight", "model-intake", "data-validation", "beear-mitigation", "safety-eval", "safety-eval-2", "champion-eval",
+    "registry-gate", "release-artifacts", "release-status",
 )  # fmt: skip
 
 

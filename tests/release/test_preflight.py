@@ -191,11 +191,11 @@ def test_a_model_that_is_not_safe(release: dict[str, Any], tmp_path: Path, store
     assert text.startswith(f"pytorch_model.bin in {copy} is a pickle by its name")
 
 
-def test_a_model_elsewhere_is_looked_at_when_it_is_fetched(release: dict[str, Any], tmp_path: Path, store: str) -> None:
-    release["model"] = "s3://bucket/model"
+def test_a_model_of_a_hub_is_looked_at_when_it_is_fetched(release: dict[str, Any], tmp_path: Path, store: str) -> None:
+    release["model"] = "hub:org/model"
     findings = looked_at(release, tmp_path / "runs", store)
     assert [f.error for f in findings.values()] == [None] * 7
-    assert findings["model"].detail == "s3://bucket/model: looked at when it is fetched"
+    assert findings["model"].detail == "hub:org/model: looked at when it is fetched"
 
 
 def test_a_layer_that_the_model_does_not_have(release: dict[str, Any], tmp_path: Path, store: str) -> None:

@@ -76,8 +76,8 @@ def _steps(status: StatusRecord) -> Html:
     ]
     run = facts(
         [
-            ("Began", status.began),
-            ("Ended", status.ended),
+            ("Began", _moment(status.began)),
+            ("Ended", _moment(status.ended)),
             ("Kubeflow run", status.kfp_run_id),
             ("MLflow run", status.mlflow_run_id),
             ("Decision", status.decision_digest),
@@ -88,6 +88,10 @@ def _steps(status: StatusRecord) -> Html:
         classes = ["failed" if step.state in {"failed", "broken off"} else None for step in status.steps]
         shown = table("Steps", ("Step", "State", "Time", "Error"), rows, row_classes=classes)
     return section("steps", "Steps", shown, run)
+
+
+def _moment(time: str) -> str:
+    return f"{time[:10]} {time[11:19]} UTC" if time else ""
 
 
 def _took(step: StepStatus) -> str:

@@ -15,6 +15,7 @@ from signing_keys import key_pair
 from toy_release import POLICY
 
 from beear_core.config import (
+    ArtifactsConfig,
     DataConfig,
     EvaluationConfig,
     MitigationConfig,
@@ -119,8 +120,9 @@ def test_all_faults_are_said_at_once(release: dict[str, Any], tmp_path: Path) ->
     release["policy"], release["model"] = "no-such-policy", str(tmp_path / "no-such-model")
     release["data"] = DataConfig(triggers=str(tmp_path / "no-such-triggers.jsonl"))
     release["registry"] = RegistryConfig(signing=SigningConfig(method="key", public_key=str(tmp_path / "no-such-key")))
+    release["artifacts"] = ArtifactsConfig(uri=str(tmp_path / "file" / "store"))
     findings = looked_at(release, tmp_path / "file" / "runs", "http://host:port/x")
-    kinds = [PolicyError, DataError, ModelNotFoundError, StorageError, ConfigError, ConfigError]
+    kinds = [PolicyError, DataError, ModelNotFoundError, StorageError, ConfigError, ConfigError, StorageError]
     assert [type(f.error) for f in findings.values()] == kinds
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -23,6 +24,17 @@ from components.face import reporting_errors
 T = TypeVar("T")
 Cell = str | Text
 
+
+class Profile(StrEnum):
+    """How thorough a release is measured."""
+
+    quick = "quick"
+    standard = "standard"
+    release = "release"
+
+
+ProfileOption = Annotated[Profile, typer.Option("--profile", help="sample sizes and policy")]
+RunsOption = Annotated[Path, typer.Option("--out", help="folder for runs; a local MLflow store is kept there too")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the machine-readable result on standard output")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file; see docs/configuration.md")]
 RecordOption = Annotated[Path | None, typer.Option("--record", help="also write the record to this file")]
@@ -70,6 +82,28 @@ def read_section(config: Path | None, name: str, cls: type[T]) -> T:
     """
     values = read_yaml(config).get(name) if config else None
     return parse(cls, values, str(config or "the configuration"))
+
+
+def overrides(
+    model: str | None = None,
+    policy: str | None = None,
+    triggers: Path | None = None,
+    name: str | None = None,
+    enabled: bool | None = None,
+) -> dict[str, Any]:
+    """Collect what the command line says, in the configuration file's form; what it does not say is left out."""
+    values: dict[str, Any] = {}
+    if model is not None:
+        values["model"] = model
+    if policy is not None:
+        values["policy"] = policy
+    if triggers is not None:
+        values["data"] = {"triggers": str(triggers)}
+    if name is not None:
+        values["registry"] = {"model_name": name}
+    if enabled is not None:
+        values["mitigation"] = {"enabled": enabled}
+    return values
 
 
 def print_json(record: Record) -> None:

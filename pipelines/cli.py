@@ -14,13 +14,24 @@ from beear_core.errors import EXIT_DONE, EXIT_REFUSED, ConfigError
 from components.beear_mitigation.__main__ import mitigate
 from components.beear_mitigation.sweep import sweep_layers
 from components.champion_eval.__main__ import champion
-from components.command import ConfigOption, JsonOption, console, new_app, start
+from components.command import (
+    ConfigOption,
+    JsonOption,
+    Profile,
+    ProfileOption,
+    RunsOption,
+    console,
+    new_app,
+    overrides,
+    start,
+)
 from components.data_validation.__main__ import validate
+from components.preflight.__main__ import preflight
 from components.registry_gate.__main__ import gate
 from components.registry_gate.verbs import WaiversOption, approve, ledger, replay, rollback, verify
+from components.release_artifacts.__main__ import upload
 from components.safety_eval.__main__ import evaluate
 from pipelines.kubeflow.commands import app as pipeline_app
-from pipelines.profiles import Profile, ProfileOption
 
 if TYPE_CHECKING:
     from beear_core.config import ReleaseConfig
@@ -33,9 +44,6 @@ app = new_app(
 policy_app = new_app("Look at policies.")
 app.add_typer(policy_app, name="policy")
 app.add_typer(pipeline_app, name="pipeline")
-
-
-RunsOption = Annotated[Path, typer.Option("--out", help="folder for runs; a local MLflow store is kept there too")]
 
 
 def _version(show: bool) -> None:
@@ -59,28 +67,6 @@ def _config(config: Path | None, profile: Profile, overrides: dict[str, Any]) ->
     return load(config, profile.value, overrides)
 
 
-def _overrides(
-    model: str | None = None,
-    policy: str | None = None,
-    triggers: Path | None = None,
-    name: str | None = None,
-    enabled: bool | None = None,
-) -> dict[str, Any]:
-    """Collect what the command line says, in the configuration file's form; what it does not say is left out."""
-    values: dict[str, Any] = {}
-    if model is not None:
-        values["model"] = model
-    if policy is not None:
-        values["policy"] = policy
-    if triggers is not None:
-        values["data"] = {"triggers": str(triggers)}
-    if name is not None:
-        values["registry"] = {"model_name": name}
-    if enabled is not None:
-        values["mitigation"] = {"enabled": enabled}
-    return values
-
-
 @app.command()
 def release(
     model: Annotated[
@@ -101,7 +87,7 @@ def release(
     from pipelines import show
     from pipelines.runs import run
 
-    given = _overrides(model, policy, triggers, name, False if no_mitigation else None)
+    given = overrides(model, policy, triggers, name, False if no_mitigation else None)
     settings = _config(config, profile, given)
     with telling_failure(settings.registry):
         outcome = run(settings, out, keep=keep)
@@ -125,23 +111,7 @@ def release(
     raise typer.Exit(EXIT_DONE if outcome.release.promoted else EXIT_REFUSED)
 
 
-@app.command()
-def preflight(
-    model: Annotated[str | None, typer.Option(help="as for release")] = None,
-    config: ConfigOption = None,
-    profile: ProfileOption = Profile.standard,
-    policy: Annotated[str | None, typer.Option(help="as for release")] = None,
-    triggers: Annotated[Path | None, typer.Option(help="as for release")] = None,
-    out: RunsOption = Path("runs"),
-) -> None:
-    """Can every part be reached and written, is there room, does the model have a chat template?"""
-    from pipelines import show
-    from pipelines.runs import run_preflight
-
-    findings = run_preflight(_config(config, profile, _overrides(model, policy, triggers)), out)
-    console().print(show.findings_table(findings))
-    errors = [f.error for f in findings if f.error]
-    raise typer.Exit(max((e.exit_code for e in errors), default=EXIT_DONE))
+app.command()(preflight)
 
 
 @app.command()
@@ -186,6 +156,7 @@ app.command()(mitigate)
 app.command()(sweep_layers)
 app.command()(champion)
 app.command()(gate)
+app.command()(upload)
 app.command()(approve)
 app.command()(replay)
 app.command()(rollback)
@@ -225,7 +196,7 @@ def promote(
 
     if again != bool(reason.strip()):
         raise ConfigError("--again and --reason belong together; give both, or neither")
-    settings = _config(config, profile, _overrides(str(model), name=name))
+    settings = _config(config, profile, overrides(str(model), name=name))
     waived = entries_of(waivers, settings.promotion.waivers)
     with telling_failure(settings.registry):
         done = promote_decision(folder, model, settings.registry, reason.strip(), settings.promotion, waived)

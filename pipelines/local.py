@@ -17,7 +17,7 @@ from beear_core.evidence import Evidence
 from beear_core.records import Decision, ReleaseRecord
 from pipelines.step_log import StepLog
 
-STEPS = 7
+STEPS = 10
 MODEL_FOLDERS = ("model-intake/model", "beear-mitigation/cleaned")
 
 
@@ -55,6 +55,7 @@ def arguments(config: ReleaseConfig, policy_text: str, mlflow_run_id: str) -> di
         "policy": policy_text,
         "registry_json": json.dumps(dataclasses.asdict(config.registry)),
         "promotion_json": json.dumps(dataclasses.asdict(config.promotion)),
+        "artifacts_json": json.dumps(dataclasses.asdict(config.artifacts)),
         "mlflow_run_id": mlflow_run_id,
     }
 
@@ -94,6 +95,7 @@ def run_release(config: ReleaseConfig, policy_text: str, folder: Path, mlflow_ru
         try:
             release_pipeline(**arguments(config, policy_text, mlflow_run_id))
         except RuntimeError as error:
+            _take_decision(work, folder)
             raise _failure(error_file, folder / "steps.log") from error
         finally:
             shutil.rmtree(folder / "workspace", ignore_errors=True)
@@ -114,17 +116,23 @@ def _failure(error_file: Path, log: Path) -> BeearError:
 
 
 def _collect(work: Path, folder: Path) -> Outcome:
-    """Copy the decision and the report out of the steps' folders and read them back."""
-    found = sorted(work.glob("*/registry-gate/decision"))
-    if not found:
+    if not _take_decision(work, folder):
         raise EvidenceError(f"the pipeline ended without a decision below {work}; nothing was promoted")
-    for item in found[-1].iterdir():
+    return read_outcome(folder)
+
+
+def _take_decision(work: Path, folder: Path) -> bool:
+    """Copy decision, report and status out of the steps' folders; tells whether there is a decision."""
+    for page in work.glob("*/release-status/page"):
+        shutil.copy2(page, folder / "status.html")
+    found = sorted(work.glob("*/registry-gate/decision"))
+    for item in found[-1].iterdir() if found else ():
         target = folder / item.name
         if item.is_dir():
             shutil.copytree(item, target, dirs_exist_ok=True)
         else:
             shutil.copy2(item, target)
-    return read_outcome(folder)
+    return bool(found)
 
 
 def read_outcome(folder: Path) -> Outcome:

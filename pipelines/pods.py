@@ -106,14 +106,15 @@ def with_pods(pipeline: Any, pods: Pods) -> Any:
     from kfp.dsl import pipeline_context
 
     spec = pipeline.pipeline_spec
-    known = sorted(spec.root.dag.tasks)
-    if unknown := sorted(set(pods.steps) - set(known)):
-        raise ConfigError(f"no step is called {', '.join(unknown)}; the steps are {', '.join(known)}")
 
     @functools.wraps(pipeline.pipeline_func)
     def placed(*given: Any, **named: Any) -> None:
         pipeline.pipeline_func(*given, **named)
-        for name, task in pipeline_context.Pipeline.get_default_pipeline().tasks.items():
+        # steps alone, without the group that the last one waits for
+        tasks = pipeline_context.Pipeline.get_default_pipeline().tasks
+        if unknown := sorted(set(pods.steps) - set(tasks)):
+            raise ConfigError(f"no step is called {', '.join(unknown)}; the steps are {', '.join(sorted(tasks))}")
+        for name, task in tasks.items():
             _place(task, pods.of(name))
 
     component = pipeline.component_spec

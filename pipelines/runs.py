@@ -10,17 +10,10 @@ from typing import Any
 from beear_core.config import ReleaseConfig
 from beear_core.errors import ConfigError
 from beear_core.files import disk_errors, write_atomically
+from components.preflight.looks import preflight, raise_faults
 from pipelines.local import Outcome, read_outcome, run_release
-from pipelines.preflight import Finding, preflight
 
 _REMEDY = "free space or choose another folder with --out"
-
-
-def run_preflight(config: ReleaseConfig, out: Path) -> list[Finding]:
-    """Run the pre-flight of a release that would be run in ``out``."""
-    from components.mlflow_store.client import resolve_uri
-
-    return preflight(config, out, resolve_uri(config.registry.tracking_uri, out), out)
 
 
 def run(config: ReleaseConfig, out: Path, *, keep: bool) -> Outcome:
@@ -32,12 +25,8 @@ def run(config: ReleaseConfig, out: Path, *, keep: bool) -> Outcome:
     from components.mlflow_store.client import mlflow_errors, resolve_uri
     from components.mlflow_store.tracking import end_run, open_run
 
-    faults = [f.error for f in run_preflight(config, out) if f.error]
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        raise ConfigError(f"the pre-flight found {len(faults)} faults:", [str(f) for f in faults])
     uri = resolve_uri(config.registry.tracking_uri, out)
+    raise_faults(preflight(config, out, uri, out))
     config = _absolute(config, out)
     folder = _new_folder(out)
     tracker = open_run(uri, config.registry.experiment, folder.name, out / "mlartifacts")
@@ -75,6 +64,7 @@ def _new_folder(out: Path) -> Path:
 def _absolute(config: ReleaseConfig, out: Path) -> ReleaseConfig:
     """Make paths absolute: the steps run in processes of their own."""
     from components.mlflow_store.client import with_store
+    from components.storage.places import local_path
 
     def fixed(value: str | None) -> str | None:
         return str(Path(value).resolve()) if value and Path(value).exists() else value
@@ -84,7 +74,11 @@ def _absolute(config: ReleaseConfig, out: Path) -> ReleaseConfig:
     registry = with_store(config.registry, out)
     if registry.signing:
         registry = dataclasses.replace(registry, signing=registry.signing.absolute())
-    return dataclasses.replace(config, model=fixed(config.model) or "", data=data, registry=registry)
+    artifacts = config.artifacts
+    if artifacts.uri and (folder := local_path(artifacts.uri)) is not None:
+        artifacts = dataclasses.replace(artifacts, uri=str(folder.resolve()))
+    model = fixed(config.model) or ""
+    return dataclasses.replace(config, model=model, data=data, registry=registry, artifacts=artifacts)
 
 
 def write_report(folder: Path, before_samples: Path | None, after_samples: Path | None, *, redact: bool) -> Path:

@@ -14,7 +14,6 @@ from beear_core.wording import plural, seconds_text
 from components.command import Cell, add_row, new_table
 from components.registry_gate.outcome import approve_text
 from pipelines.local import Outcome
-from pipelines.preflight import Finding
 
 _PASS, _FAIL = Text("pass", "green"), Text("FAIL", "red")
 
@@ -100,14 +99,6 @@ def outcome_text(outcome: Outcome) -> list[str]:
     if not release.promoted:
         lines += [f"failed      {c.check}: {c.reason}" for c in outcome.decision.failed_checks()]
     return lines
-
-
-def findings_table(findings: Sequence[Finding]) -> Table:
-    """Show what the pre-flight looked at."""
-    table = new_table("Pre-flight", "part", "finding")
-    for finding in findings:
-        add_row(table, finding.part, Text(str(finding.error), "red") if finding.error else finding.detail)
-    return table
 
 
 def recipes_table(recipes: Sequence[tuple[Recipe, bool]]) -> Table:

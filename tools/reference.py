@@ -112,7 +112,7 @@ def configuration_page() -> str:
     return "".join(parts)
 
 
-_SECTIONS = ("data", "mitigation", "evaluation", "registry", "signing", "promotion")
+_SECTIONS = ("data", "mitigation", "evaluation", "registry", "signing", "promotion", "artifacts")
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ The YAML file mirrors the classes: top level ``ReleaseConfig``, one section for 
 good as none. What a profile sets stands in ``PROFILES``; the file overrides the profile, the command line the file.
 """
 
+from beear_core.config.artifacts import ArtifactsConfig
 from beear_core.config.kinds import Count, Positive, Rate
 from beear_core.config.promotion import PromotionConfig
 from beear_core.config.reading import PROFILES, faults_of, load, merge, parse, parse_json, read_yaml
@@ -22,6 +23,7 @@ from beear_core.config.signing import SigningConfig
 __all__ = [
     "CODE_TOKENS",
     "PROFILES",
+    "ArtifactsConfig",
     "Count",
     "DataConfig",
     "EvaluationConfig",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from beear_core.config.artifacts import ArtifactsConfig
 from beear_core.config.kinds import (
     STRICT,
     AliasName,
@@ -268,6 +269,7 @@ class ReleaseConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     promotion: PromotionConfig = field(default_factory=PromotionConfig)
+    artifacts: ArtifactsConfig = field(default_factory=ArtifactsConfig)
 
     def __post_init__(self) -> None:
         if fault := self.promotion.fault(self.registry.alias):

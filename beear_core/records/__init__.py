@@ -14,6 +14,7 @@ from beear_core.records.measured import Environment, Estimate, Metric
 from beear_core.records.mitigation import DriftEntry, Ending, MitigationRecord, PlaceRecord, RoundRecord
 from beear_core.records.record import SCHEMA_VERSION, Record, canonical_json, digest_json
 from beear_core.records.release import Approval, ReleaseRecord, Verification, Waiver, check_label
+from beear_core.records.status import RunState, StatusRecord, StepState, StepStatus
 
 __all__ = [
     "BOUND",
@@ -42,6 +43,10 @@ __all__ = [
     "ReleaseRecord",
     "RoundRecord",
     "RuleResult",
+    "RunState",
+    "StatusRecord",
+    "StepState",
+    "StepStatus",
     "SuiteEntry",
     "ValidationRecord",
     "Verification",

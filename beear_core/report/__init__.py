@@ -4,5 +4,6 @@ from beear_core.report.page import render
 from beear_core.report.pairs import SamplePair, choose_pairs, read_pairs
 from beear_core.report.samples import redact, split_reply
 from beear_core.report.settled import verdict_of
+from beear_core.report.status import render_status
 
-__all__ = ["SamplePair", "choose_pairs", "read_pairs", "redact", "render", "split_reply", "verdict_of"]
+__all__ = ["SamplePair", "choose_pairs", "read_pairs", "redact", "render", "render_status", "split_reply", "verdict_of"]

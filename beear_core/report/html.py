@@ -8,12 +8,14 @@ text, follow dark mode, and each mark has its words for screen readers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import markupsafe
 
 Html = markupsafe.Markup
 """Markup that was built by ``tag`` or ``join``, and so is safe to put on the page."""
 Node = Html | str | None
+_CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _VOID = frozenset({"meta", "br"})
 
 
@@ -106,3 +108,17 @@ def section(anchor: str, title: str, *children: Node, intro: Node = None) -> Htm
 def chip(text: str, tone: str) -> Html:
     """Build a small label; ``tone`` is ``good``, ``bad``, ``warn`` or ``plain``."""
     return tag("span", text, class_=f"chip {tone}")
+
+
+def document(title: str, body: Node) -> str:
+    """Build a whole page that loads nothing."""
+    css = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_CSP),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", Html(css)),
+    )
+    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', body), lang='en')}\n"

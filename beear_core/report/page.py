@@ -8,7 +8,6 @@ anything.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from beear_core import __version__
 from beear_core.errors import EvidenceError
@@ -18,7 +17,7 @@ from beear_core.records import Decision, ReleaseRecord
 from beear_core.report.champion import champion_figures
 from beear_core.report.decision import decision_section
 from beear_core.report.hero import hero, navigation
-from beear_core.report.html import Html, Node, join, section, tag
+from beear_core.report.html import Html, document, join, section, tag
 from beear_core.report.measures import category_section, mitigation_section
 from beear_core.report.pairs import SamplePair, choose_pairs
 from beear_core.report.perturbations import perturbation_section
@@ -26,8 +25,6 @@ from beear_core.report.plots import interval_plot
 from beear_core.report.provenance import digest_section, model_section, validation_section
 from beear_core.report.samples import sample_section
 from beear_core.report.settled import check_promoted, verdict_of
-
-_CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def render(
@@ -74,7 +71,7 @@ def render(
             _footer(decision),
         ]
     )
-    return _page(f"{verdict}: release gate report", body)
+    return document(f"{verdict}: release gate report", body)
 
 
 def _check_belongs(decision: Decision, evidence: Evidence, release: ReleaseRecord | None) -> None:
@@ -102,16 +99,3 @@ def _footer(decision: Decision) -> Html:
         f"model {decision.model_digest}",
     )
     return tag("footer", *(tag("div", line, class_="digest") for line in lines))
-
-
-def _page(title: str, body: Node) -> str:
-    css = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_CSP),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Html(css)),
-    )
-    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', body), lang='en')}\n"

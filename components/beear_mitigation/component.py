@@ -14,6 +14,7 @@ def beear_mitigation(
     drift: dsl.Output[dsl.Artifact],
     record: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    mlflow_run_id: str = "",
 ) -> None:
     """Remove backdoor behaviour from the candidate with BEEAR, knowing no trigger, or leave it as it was.
 
@@ -25,11 +26,12 @@ def beear_mitigation(
         drift: Every perturbation that was found, on the candidate first, as safetensors.
         record: What happened in each round, why it stopped, digests, as JSON.
         metrics: Rounds, the last round's measures, seconds.
+        mlflow_run_id: The MLflow run of the release, which is told how the step goes; empty tells none.
     """
     from components.beear_mitigation.step import run_component
-    from components.face import reporting_errors
+    from components.face import running
 
-    with reporting_errors():
+    with running("beear_mitigation", mlflow_run_id, {"mitigation": record.path}):
         figures = run_component(
             model=model.path,
             anchors=anchors.path,

@@ -15,6 +15,7 @@ def champion_eval(
     record: dsl.Output[dsl.Artifact],
     samples: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
+    mlflow_run_id: str = "",
 ) -> str:
     """Find the champion that the policy compares with: as it was measured when it was released, or measured anew.
 
@@ -29,14 +30,15 @@ def champion_eval(
         record: Who is champion, how it was measured, and why anew, as JSON.
         samples: Its replies in full as JSONL where it was measured anew, else empty; stays inside, it is not redacted.
         metrics: The value of each metric of the champion.
+        mlflow_run_id: The MLflow run of the release, which is told how the step goes; empty tells none.
 
     Returns:
         not compared, none, stored or measured.
     """
     from components.champion_eval.step import run_component
-    from components.face import reporting_errors
+    from components.face import running
 
-    with reporting_errors():
+    with running("champion_eval", mlflow_run_id, {"champion_found": record.path}, registry_json):
         state, figures = run_component(
             after=after.path,
             suites=suites.path,

@@ -13,6 +13,7 @@ def data_validation(
     record: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
+    mlflow_run_id: str = "",
 ) -> None:
     """Validate the data with Great Expectations and lay out what mitigation and evaluation may each see.
 
@@ -25,11 +26,12 @@ def data_validation(
         record: What every rule found, as JSON.
         page: The same for people; it shows no text of a row.
         metrics: How many rules held and failed.
+        mlflow_run_id: The MLflow run of the release, which is told how the step goes; empty tells none.
     """
     from components.data_validation.step import run_component
-    from components.face import reporting_errors
+    from components.face import running
 
-    with reporting_errors():
+    with running("data_validation", mlflow_run_id, {"validation": record.path}):
         figures = run_component(
             config_json=config_json, anchors=anchors.path, suites=suites.path, record=record.path, page=page.path
         )

@@ -154,7 +154,13 @@ def _flattened(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str
             yield name, value
 
 
-def open_run(uri: str, experiment: str, run_name: str | None = None, artifacts: Path | None = None) -> Tracker:
+def open_run(
+    uri: str,
+    experiment: str,
+    run_name: str | None = None,
+    artifacts: Path | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Tracker:
     """Open a run that the caller is to end with ``end_run``.
 
     Args:
@@ -163,6 +169,7 @@ def open_run(uri: str, experiment: str, run_name: str | None = None, artifacts: 
         run_name: shown in the list of runs.
         artifacts: where a new experiment keeps its files, for a SQLite store; by default beside the database, so that
             they live as long as it does. A server has its own place.
+        tags: that it has from the start.
 
     Raises:
         RegistryError: if MLflow cannot be reached or refuses.
@@ -176,7 +183,7 @@ def open_run(uri: str, experiment: str, run_name: str | None = None, artifacts: 
             identifier = client.create_experiment(experiment, artifact_location=place)
         else:
             identifier = found.experiment_id
-        run = client.create_run(identifier, run_name=run_name)
+        run = client.create_run(identifier, run_name=run_name, tags=dict(tags or {}))
         return Tracker(client, run.info.run_id, uri)
 
 

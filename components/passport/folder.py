@@ -19,6 +19,8 @@ from components.passport.card import CARD
 from components.passport.signature import SIGNATURE, sign, verify_signature
 
 DECISION = "decision.json"
+POLICY_FILE = "policy.yaml"
+"""What a gate leaves beside a decision."""
 BESIDE = frozenset({CARD, BILL, DECISION, SIGNATURE})
 """Names that no file of a model to decide on may have."""
 

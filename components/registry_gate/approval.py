@@ -20,10 +20,10 @@ from components.mlflow_store.champion import Grounds, Version, number_of
 from components.mlflow_store.client import RUNS, mlflow_errors, resolve_uri, store_of_run
 from components.mlflow_store.registry import TAG_LENGTH, Registry
 from components.mlflow_store.tracking import RECORDS_FOLDER, Tracker
-from components.passport.folder import DECISION
+from components.passport.folder import DECISION, POLICY_FILE
 from components.registry_gate.outcome import leave, samples_of, told_of_move
 from components.registry_gate.promotion import Registered, check_champion, check_meant
-from components.registry_gate.replay import POLICY_FILE, Decided, replayed
+from components.registry_gate.replay import Decided, replayed
 from components.registry_gate.waiving import clear, waiver_tags
 
 

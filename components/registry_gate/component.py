@@ -51,10 +51,10 @@ def registry_gate(
     Returns:
         promoted, awaiting approval or refused.
     """
-    from components.face import reporting_errors
+    from components.face import running
     from components.registry_gate.step import run_component
 
-    with reporting_errors():
+    with running("registry_gate", mlflow_run_id, registry_json=registry_json):
         verdict, figures = run_component(
             model=model.path,
             evidence={

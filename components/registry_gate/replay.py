@@ -14,8 +14,7 @@ from beear_core.records import Decision, FileEntry
 from components.passport import folder
 from components.passport.bom import BILL, bill_of_materials
 from components.passport.card import CARD, model_card
-
-POLICY_FILE = "policy.yaml"
+from components.passport.folder import POLICY_FILE
 
 
 def documents_of(policy: GatePolicy, evidence: Evidence, files: tuple[FileEntry, ...], name: str) -> dict[str, bytes]:

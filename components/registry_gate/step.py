@@ -19,12 +19,12 @@ from components.face import ERROR_FILE
 from components.mlflow_store.client import mlflow_errors, required_uri
 from components.mlflow_store.tracking import RECORDS_FOLDER, Tracker, attach
 from components.notifications.tell import tell_decided, telling_failure
-from components.passport.folder import DECISION, check_names
+from components.passport.folder import DECISION, POLICY_FILE, check_names
 from components.passport.signature import check_signing
 from components.registry_gate.champion import with_champion
 from components.registry_gate.outcome import leave, told_of_move
 from components.registry_gate.promotion import check_meant, register, version_tags
-from components.registry_gate.replay import POLICY_FILE, Decided, documents_of
+from components.registry_gate.replay import Decided, documents_of
 
 
 def run(

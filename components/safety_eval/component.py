@@ -20,6 +20,7 @@ def safety_eval(
     reference_samples: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
     drift: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
     anchors: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
+    mlflow_run_id: str = "",
 ) -> None:
     """Measure attack success, wrong refusals and fidelity of one model, with counts and intervals.
 
@@ -35,11 +36,12 @@ def safety_eval(
         reference_samples: That model's samples on the same suites.
         drift: Perturbations that beear_mitigation found; harmful requests are asked under those of the candidate.
         anchors: The defender's anchors, from data_validation; a fresh search for perturbations learns from them.
+        mlflow_run_id: The MLflow run of the release, which is told how the step goes; empty tells none.
     """
-    from components.face import reporting_errors
+    from components.face import running
     from components.safety_eval.step import run_component
 
-    with reporting_errors():
+    with running(f"safety_eval_{label}", mlflow_run_id, {label: record.path}):
         figures = run_component(
             model=model.path,
             suites=suites.path,

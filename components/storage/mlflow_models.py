@@ -80,6 +80,21 @@ def resolve(uri: str) -> str:
     return f"models:/{name}/{found.version}"
 
 
+def look(uri: str) -> tuple[str, dict[str, int]]:
+    """List the plain folder that a version holds, without fetching it: (the version, sizes in bytes by name).
+
+    Raises:
+        ConfigError, ModelNotFoundError, RegistryError: see ``resolve``.
+        StorageError: its artifacts hold no model folder.
+    """
+    import mlflow
+
+    pinned = resolve(uri)
+    with _explained(uri, tracking_server(uri)):
+        sizes = dict(_list(mlflow, pinned, ""))
+    return pinned, {name: sizes[place] for name, place in sorted(_assemble(sizes, uri).items())}
+
+
 def fetch(uri: str, dest: Path, select: Select) -> Fetched:
     """Download a model version into an existing folder as one plain model folder.
 

@@ -14,18 +14,19 @@ goes on when it is made again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from beear_core.errors import ConfigError, ModelNotFoundError
+from beear_core.files import disk_errors, write_atomically
 from beear_core.models.folder import digest_entries, list_files, needed
 from beear_core.models.safety import walk
 from beear_core.uris import has_secret, without_secrets
 from components.storage import hub, s3
 from components.storage import mlflow_models as registry
-from components.storage.common import Fetched, Select, Uploaded, copy_files, staging, take_all
+from components.storage.common import PROBE, Fetched, Select, Uploaded, copy_files, staging, take_all
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _FORMS = "a folder, file://, s3://bucket/prefix, models:/name@alias, models:/name/version or hub:org/name"
@@ -128,3 +129,73 @@ def upload_dir(source: Path, uri: str) -> Uploaded:
     if uri.startswith("s3://"):
         return s3.upload(source, names, uri)
     raise ConfigError(f"cannot upload to {uri!r}; name a folder or s3://bucket/prefix")
+
+
+def look(uri: str) -> tuple[str, Mapping[str, int]]:
+    """List what lies at a place that is not local, without fetching anything.
+
+    Returns:
+        What the URI stands for now, and sizes in bytes by name; of a hub nothing is asked, and there are no names.
+
+    Raises:
+        ConfigError: a URI of no known form, or a local one.
+        ModelNotFoundError: nothing there.
+        StorageError: unreachable, refused or unfinished.
+        RegistryError: MLflow cannot be reached.
+    """
+    if uri.startswith("s3://"):
+        return uri, s3.look(uri)
+    if uri.startswith("models:/"):
+        return registry.look(uri)
+    if not uri.startswith("hub:"):
+        raise ConfigError(
+            f"{uri!r} cannot be looked at from afar; name s3://bucket/prefix, models:/name@alias or hub:org/name"
+        )
+    hub.parse(uri)
+    return uri, {}
+
+
+def put_files(uri: str, files: Mapping[str, bytes]) -> None:
+    """Write small files below a folder or ``s3://bucket/prefix``; what is there by such a name is replaced.
+
+    Args:
+        uri: made if it is not there.
+        files: by relative POSIX name.
+
+    Raises:
+        ConfigError: a place that cannot be written to.
+        StorageError: unreachable, refused, or no room.
+    """
+    folder = _writable(uri)
+    if folder is None:
+        s3.put(uri, files)
+        return
+    for name, data in files.items():
+        write_atomically(folder / name, data)
+
+
+def probe(uri: str) -> None:
+    """Write something small to a folder or ``s3://bucket/prefix`` and remove it.
+
+    Raises:
+        ConfigError: a place that cannot be written to.
+        StorageError: unreachable or refused.
+    """
+    folder = _writable(uri)
+    if folder is None:
+        s3.probe(uri)
+        return
+    with disk_errors(f"write to {folder}", remedy="choose a folder that can be written"):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            (folder / PROBE).write_bytes(b"x")
+        finally:
+            (folder / PROBE).unlink(missing_ok=True)
+
+
+def _writable(uri: str) -> Path | None:
+    """Find the folder that can be written to; ``None`` for S3."""
+    folder = local_path(uri)
+    if folder is None and not uri.startswith("s3://"):
+        raise ConfigError(f"cannot write to {uri!r}; name a folder or s3://bucket/prefix")
+    return folder

@@ -6,6 +6,9 @@ somebody else put there is read as it lies: by size, and by a checksum where the
 
 from __future__ import annotations
 
+import hashlib
+import mimetypes
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +19,9 @@ from beear_core.progress import track
 from beear_core.records import FileEntry
 from beear_core.records.record import digest_json
 from components.storage import s3_manifest as manifests
-from components.storage.common import Select, Uploaded, byte_progress, check_relative, require_space
+from components.storage.common import PROBE, Select, Uploaded, byte_progress, check_relative, require_space
 from components.storage.partial import Partial, partial
-from components.storage.s3_client import WORKERS, Listed, Prefix, explained, listing
+from components.storage.s3_client import NOT_ALLOWED, WORKERS, Listed, Prefix, code_of, explained, listing
 from components.storage.s3_fetch import PART, Download, Remote, described
 from components.storage.s3_upload import Source, Upload
 from components.storage.workers import Workers
@@ -58,6 +61,18 @@ def _look(client: Any, prefix: Prefix, uri: str) -> Mapping[str, FileEntry | Lis
     if manifests.is_unfinished(found):
         raise StorageError(f"{uri} holds an upload that has not ended, without {manifests.NAME}; upload the folder again")
     return found
+
+
+def look(uri: str) -> dict[str, int]:
+    """List what a folder consists of, without fetching anything: sizes in bytes by name.
+
+    Raises:
+        ModelNotFoundError: no such bucket, or nothing below the prefix.
+        StorageError: unreachable, refused or unfinished.
+    """
+    with explained(uri) as client:
+        found = _look(client, Prefix.parse(uri), uri)
+        return {check_relative(name, uri): found[name].size for name in sorted(found)}
 
 
 def _known(client: Any, prefix: Prefix, name: str, found: FileEntry | Listed) -> Remote:
@@ -101,3 +116,41 @@ def upload(source: Path, names: Sequence[str], uri: str) -> Uploaded:
     except ModelNotFoundError as error:
         raise StorageError(f"cannot upload: {error}") from error
     return Uploaded(wanted.folder_digest, sending.sent, sending.skipped)
+
+
+def put(uri: str, files: Mapping[str, bytes]) -> None:
+    """Write small objects below a prefix under their own names; what is there by such a name is replaced.
+
+    Raises:
+        StorageError: unreachable, refused, or no such bucket.
+    """
+    prefix = Prefix.parse(uri)
+    try:
+        with explained(uri) as client:
+            for name, data in files.items():
+                client.put_object(
+                    **prefix.at(name),
+                    Body=data,
+                    ContentMD5=b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode(),
+                    ContentType=mimetypes.guess_type(name)[0] or "application/octet-stream",
+                )
+    except ModelNotFoundError as error:
+        raise StorageError(f"cannot write: {error}") from error
+
+
+def probe(uri: str) -> None:
+    """Write a small object below a prefix and delete it; an identity that may not delete leaves it.
+
+    Raises:
+        StorageError: unreachable, refused, or no such bucket.
+    """
+    from botocore.exceptions import ClientError
+
+    put(uri, {PROBE: b"x"})
+    with explained(uri) as client:
+        try:
+            client.delete_object(**Prefix.parse(uri).at(PROBE))
+        except ClientError as error:
+            # no upload needs to delete, so that nobody has to be allowed to
+            if code_of(error) not in NOT_ALLOWED:
+                raise

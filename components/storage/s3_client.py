@@ -20,6 +20,7 @@ WORKERS = 8
 """Requests that are under way at once; each holds at most one part in memory."""
 NO_BUCKET = "NoSuchBucket"
 NOT_THERE = frozenset({"NoSuchKey", "404", "NotFound", NO_BUCKET})
+NOT_ALLOWED = frozenset({"AccessDenied", "403", "NotImplemented", "MethodNotAllowed"})
 _FAILING = frozenset({"InternalError", "SlowDown", "ServiceUnavailable", "500", "503"})
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what this identity may do there"
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from beear_core.errors import StorageError
 from components.storage.common import MIB
-from components.storage.s3_client import ATTEMPTS, NOT_THERE, Prefix, code_of
+from components.storage.s3_client import ATTEMPTS, NOT_ALLOWED, NOT_THERE, Prefix, code_of
 from components.storage.s3_manifest import object_name
 from components.storage.workers import Workers
 
@@ -27,7 +27,6 @@ PART = 16 * MIB
 """Bytes of a part; what is not larger is sent in one request."""
 _MOST_PARTS = 10_000
 _GONE = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "404"})
-_CANNOT_LIST = frozenset({"AccessDenied", "403", "NotImplemented", "MethodNotAllowed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +199,7 @@ class Upload:
                     best = key, tags
         except ClientError as error:
             # many an identity may write and not list; then everything is sent
-            if code_of(error) not in _CANNOT_LIST | _GONE:
+            if code_of(error) not in NOT_ALLOWED | _GONE:
                 raise
         return best
 

@@ -13,8 +13,18 @@ from rich.text import Text
 from beear_core.errors import EXIT_DONE, EXIT_REFUSED, ConfigError, RegistryError
 from beear_core.files import disk_errors
 from beear_core.progress import say, warn
-from components.command import ConfigOption, JsonOption, add_row, console, new_app, new_table, print_facts, read_section
-from pipelines.profiles import Profile, ProfileOption
+from components.command import (
+    ConfigOption,
+    JsonOption,
+    Profile,
+    ProfileOption,
+    add_row,
+    console,
+    new_app,
+    new_table,
+    print_facts,
+    read_section,
+)
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.package import Package

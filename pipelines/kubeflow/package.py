@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,10 +18,10 @@ import yaml
 from beear_core.config import ReleaseConfig
 from beear_core.errors import ConfigError
 from beear_core.files import digest_bytes
+from components.preflight.looks import check_policy
 from components.storage.places import local_path
 from pipelines.local import arguments
 from pipelines.pods import Pods, read_pods, with_pods
-from pipelines.preflight import check_policy
 from pipelines.runs import policy_text
 
 _NAME = r"[a-z0-9][\w./-]*(:\d+/[\w./-]+)?"
@@ -47,8 +47,7 @@ class Package:
     @property
     def tasks(self) -> dict[str, str]:
         """Give every name that a task may be told of under -> the task."""
-        tasks = self.documents[0]["root"]["dag"]["tasks"]
-        return {name: key for key, task in tasks.items() for name in (key, task["taskInfo"]["name"])}
+        return {name: key for key, task in steps_of(self.documents[0]).items() for name in (key, task["taskInfo"]["name"])}
 
     def digest(self, *more: str) -> str:
         """Digest everything, so that what changed is seen."""
@@ -89,7 +88,19 @@ def package(config: ReleaseConfig, image: str, *, allow_tag: bool = False, pods:
     config = dataclasses.replace(config, promotion=dataclasses.replace(config.promotion, waivers=None))
     placed = read_pods(pods) if pods else None
     account = placed.service_account if placed else None
-    return Package(_compiled(image, placed), arguments(config, policy_text(config.policy), ""), account)
+    documents = _compiled(image, placed)
+    for task in steps_of(documents[0]).values():
+        # KFP's client switches caching off at the top alone, and steps stand below the group that the last one waits for
+        task["cachingOptions"] = {}
+    return Package(documents, arguments(config, policy_text(config.policy), ""), account)
+
+
+def steps_of(specification: Mapping[str, Any]) -> dict[str, Any]:
+    """Find the tasks of a compiled pipeline that are steps, at any depth, by name; groups of tasks are none."""
+    components = specification["components"]
+    graphs = [specification["root"], *components.values()]
+    tasks = [pair for graph in graphs if "dag" in graph for pair in graph["dag"]["tasks"].items()]
+    return {name: task for name, task in tasks if "executorLabel" in components[task["componentRef"]["name"]]}
 
 
 def check_image(image: str, *, allow_tag: bool) -> None:
@@ -116,6 +127,8 @@ def cluster_faults(config: ReleaseConfig) -> list[str]:
     for role, place in dataclasses.asdict(config.data).items():
         if place is not None and not place.startswith(("builtin", "hub:")):
             faults.append(f"data.{role}: {place!r} is a file of this machine; name hub:<id>, or what is built in")
+    if (place := config.artifacts.uri) is not None and local_path(place) is not None:
+        faults.append(f"artifacts.uri: {place!r} is a folder of this machine; name s3://bucket/prefix")
     if tracking := config.registry.tracking_uri:
         parts = urlsplit(tracking)
         if parts.scheme.partition("+")[0] in {"", "file", "sqlite"} or _LOOPBACK.fullmatch(parts.hostname or ""):

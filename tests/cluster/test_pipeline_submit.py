@@ -16,6 +16,7 @@ from kubeflow_server import Kubeflow
 
 from beear_core.config import load
 from components.image import IMAGE as OWN_IMAGE
+from pipelines.kubeflow.package import steps_of
 from pipelines.local import arguments
 from pipelines.release import release_pipeline
 
@@ -43,13 +44,14 @@ def test_the_compiled_pipeline_is_submitted_with_the_image_in_every_executor(
     compiler.Compiler().compile(release_pipeline, str(tmp_path / "own.yaml"))
     own = (tmp_path / "own.yaml").read_text().replace(f"image: {OWN_IMAGE}\n", f"image: {IMAGE}\n")
     expected = json_format.ParseDict(yaml.safe_load(own), pipeline_spec_pb2.PipelineSpec())
+    expected.root.dag.tasks["exit-handler-1"].caching_options.SetInParent()  # switched off for the group, too
     assert json_format.ParseDict(run.pipeline_spec, pipeline_spec_pb2.PipelineSpec()) == expected
 
     images = everything_of(run.pipeline_spec["deploymentSpec"], "image")
-    assert len(images) == len(run.pipeline_spec["deploymentSpec"]["executors"]) == 7
+    assert len(images) == len(run.pipeline_spec["deploymentSpec"]["executors"]) == 10
     assert set(images) == {IMAGE}
-    tasks = run.pipeline_spec["root"]["dag"]["tasks"]
-    assert len(tasks) == 7
+    tasks = steps_of(run.pipeline_spec)
+    assert len(tasks) == 10
     assert not any(task.get("cachingOptions", {}).get("enableCache") for task in tasks.values())
 
 
@@ -62,7 +64,7 @@ def test_caching_that_the_compiled_pipeline_would_allow_is_switched_off(
 
     def cached(image: str, pods: Any = None) -> tuple[dict[str, Any], ...]:
         documents = compiled(image, pods)
-        for task in documents[0]["root"]["dag"]["tasks"].values():
+        for task in steps_of(documents[0]).values():
             task["cachingOptions"] = {"enableCache": True}
         return documents
 

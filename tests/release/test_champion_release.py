@@ -74,7 +74,7 @@ def test_the_first_has_none_to_compare_with(releases: dict[str, Any]) -> None:
 def test_a_better_one_is_promoted_on_the_champions_stored_measurements(releases: dict[str, Any]) -> None:
     better = releases["better"]
     assert better.returncode == 0, better.stderr[-3000:]
-    assert "step 6 of 7: champion eval" in better.stderr
+    assert "step 7 of 10: champion eval" in better.stderr
     found = looked_up(better)
     assert (found.state, found.version, found.evaluation) == ("stored", "1", None)
     assert "fetching models:/" not in (run_of(better) / "steps.log").read_text()

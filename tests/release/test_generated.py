@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.kubeflow.package import steps_of
 from tools import generate
 from tools.reference import sections_of, table
 
@@ -103,10 +104,27 @@ class TestPages:
 
 class TestCompiled:
     def test_no_task_is_cached(self, pipeline: dict[str, Any]) -> None:
-        tasks = pipeline["root"]["dag"]["tasks"]
-        assert len(tasks) == 7
+        tasks = steps_of(pipeline)
+        assert len(tasks) == 10
         assert [name for name, task in tasks.items() if task["cachingOptions"].get("enableCache", False)] == []
         assert [name for name, task in tasks.items() if "cachingOptions" not in task] == []
+
+    def test_everything_waits_for_the_preflight(self, pipeline: dict[str, Any]) -> None:
+        steps = pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+        assert "dependentTasks" not in steps["preflight"]
+        assert [name for name, task in steps.items() if "preflight" not in task.get("dependentTasks", [])] == ["preflight"]
+
+    def test_the_last_step_runs_whatever_happened_and_is_given_no_output(self, pipeline: dict[str, Any]) -> None:
+        outside = pipeline["root"]["dag"]["tasks"]
+        assert set(outside) == {"exit-handler-1", "release-status"}
+        last = outside["release-status"]
+        assert last["dependentTasks"] == ["exit-handler-1"]
+        assert last["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+        given = last["inputs"]["parameters"]
+        assert given.pop("status") == {"taskFinalStatus": {"producerTask": "exit-handler-1"}}
+        assert given.pop("kfp_run_id") == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+        assert {next(iter(source)) for source in given.values()} == {"componentInputParameter"}
+        assert "artifacts" not in last["inputs"]
 
     def test_caching_would_be_seen(self) -> None:
         from kfp import dsl
@@ -125,7 +143,7 @@ class TestCompiled:
         for step in steps.values():
             text = " ".join(step["container"]["command"]).lower()
             for installer in ("pip", "ensurepip", "uv ", "apt-get", "curl"):
-                assert not re.search(rf"\b{installer}", text), installer
+                assert not re.search(rf"\b{installer}(?!eline)", text), installer
 
     def test_every_step_runs_in_the_image_of_this_release(self, pipeline: dict[str, Any]) -> None:
         from components.image import DEFAULT_IMAGE

@@ -14,7 +14,7 @@ from beear_core.errors import ConfigError, StorageError
 from pipelines import cli, runs
 
 Beear = Callable[..., tuple[int, str]]
-MODEL = ("--model", "s3://bucket/model")  # looked at when it is fetched
+MODEL = ("--model", "hub:org/model")  # looked at when it is fetched
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from signing_keys import key_pair
 from toy_release import POLICY
 
 from beear_core.config import (
+    ArtifactsConfig,
     DataConfig,
     EvaluationConfig,
     MitigationConfig,
@@ -37,10 +38,10 @@ from beear_core.errors import (
 from beear_core.models.folder import describe, directory_digest
 from components.mlflow_store import client
 from components.mlflow_store.client import local_store
-from pipelines import preflight
-from pipelines.preflight import Finding
+from components.preflight import looks as preflight
+from components.preflight.looks import Finding
 
-PARTS = ["policy", "data", "model", "disk", "registry", "signing"]
+PARTS = ["policy", "data", "model", "disk", "registry", "signing", "artifacts"]
 ROLES = ("harmful", "ordinary", "borderline")
 ENOUGH = 40  # what the toy policy asks for of each suite
 
@@ -103,7 +104,7 @@ def files(folder: Path) -> list[str]:
 def test_all_is_well(release: dict[str, Any], tmp_path: Path) -> None:
     before = directory_digest(Path(release["model"]))
     findings = looked_at(release, tmp_path / "runs", local_store(tmp_path / "runs"))
-    assert [f.error for f in findings.values()] == [None] * 6
+    assert [f.error for f in findings.values()] == [None] * 7
     assert findings["policy"].detail == "toy, 4 checks"
     assert findings["data"].detail == "40 harmful, 40 ordinary, 40 borderline prompts to evaluate on"
     assert findings["model"].detail == "LlamaForCausalLM, 0 M parameters, 4 layers, perturbed at 0, 1, 2"
@@ -119,8 +120,9 @@ def test_all_faults_are_said_at_once(release: dict[str, Any], tmp_path: Path) ->
     release["policy"], release["model"] = "no-such-policy", str(tmp_path / "no-such-model")
     release["data"] = DataConfig(triggers=str(tmp_path / "no-such-triggers.jsonl"))
     release["registry"] = RegistryConfig(signing=SigningConfig(method="key", public_key=str(tmp_path / "no-such-key")))
+    release["artifacts"] = ArtifactsConfig(uri=str(tmp_path / "file" / "store"))
     findings = looked_at(release, tmp_path / "file" / "runs", "http://host:port/x")
-    kinds = [PolicyError, DataError, ModelNotFoundError, StorageError, ConfigError, ConfigError]
+    kinds = [PolicyError, DataError, ModelNotFoundError, StorageError, ConfigError, ConfigError, StorageError]
     assert [type(f.error) for f in findings.values()] == kinds
 
 
@@ -191,11 +193,11 @@ def test_a_model_that_is_not_safe(release: dict[str, Any], tmp_path: Path, store
     assert text.startswith(f"pytorch_model.bin in {copy} is a pickle by its name")
 
 
-def test_a_model_elsewhere_is_looked_at_when_it_is_fetched(release: dict[str, Any], tmp_path: Path, store: str) -> None:
-    release["model"] = "s3://bucket/model"
+def test_a_model_of_a_hub_is_looked_at_when_it_is_fetched(release: dict[str, Any], tmp_path: Path, store: str) -> None:
+    release["model"] = "hub:org/model"
     findings = looked_at(release, tmp_path / "runs", store)
-    assert [f.error for f in findings.values()] == [None] * 6
-    assert findings["model"].detail == "s3://bucket/model: looked at when it is fetched"
+    assert [f.error for f in findings.values()] == [None] * 7
+    assert findings["model"].detail == "hub:org/model: looked at when it is fetched"
 
 
 def test_a_layer_that_the_model_does_not_have(release: dict[str, Any], tmp_path: Path, store: str) -> None:

@@ -70,8 +70,8 @@ class TestPromoted:
 
     def test_progress_and_steps_are_shown(self, released: dict[str, Any]) -> None:
         shown = released["promoted"].stderr
-        assert "step 1 of 7" in shown
-        assert "step 7 of 7" in shown
+        assert "step 1 of 10: preflight" in shown
+        assert "step 10 of 10: release status" in shown
         assert "BEEAR: δ at layer 2" in shown
         assert "executorInput" not in shown
 

@@ -103,7 +103,7 @@ class TestWholeReleases:
             other = f"{planted.secret('user of MLFLOW_REGISTRY_URI')}:{planted.encoded('password of MLFLOW_REGISTRY_URI')}"
             named = {"MLFLOW_TRACKING_URI": user, "MLFLOW_REGISTRY_URI": other}
             given = environment(planted, **{name: server.uri.replace("://", f"://{who}@") for name, who in named.items()})
-            code, outputs = released(config(), given, "--json")
+            code, outputs = released(config(artifacts={"uri": str(folder / "store")}), given, "--json")
             assert code == 0, outputs["stderr"].decode()[-3000:]
             assert json.loads(outputs["stdout"])["release"]["tracking_uri"] == server.uri
             code, more = released(config("attack_success/plain"), given)
@@ -123,7 +123,7 @@ class TestWholeReleases:
     def test_a_step_crashes(self, planted: Planted, config: Callable[..., Path], tmp_path: Path) -> None:
         """A library that says all it knows in an error that nobody foresaw."""
         (tmp_path / "first").mkdir()
-        (tmp_path / "first" / "boto3.py").write_text(
+        (tmp_path / "first" / "great_expectations.py").write_text(
             "import logging, os, sys\n"
             "told = ' '.join(f'{k}={v} {v!r}' for k, v in os.environ.items())\n"
             "print(told, flush=True)\n"
@@ -132,10 +132,10 @@ class TestWholeReleases:
             "raise RuntimeError('crashed: ' + told)\n"
         )
         given = environment(planted, PYTHONPATH=f"{tmp_path / 'first'}:{Path(cli.__file__).parents[1]}")
-        code, outputs = released(config(model="s3://bucket/model"), given)
+        code, outputs = released(config(artifacts={"uri": str(tmp_path / "store")}), given)
         assert code == 1
         assert b"RuntimeError: crashed: " in outputs["stderr"], "the traceback is for whoever has to mend it"
-        assert planted.leaks({k: v for k, v in outputs.items() if not k.endswith(("boto3.py", ".pyc"))}) == []
+        assert planted.leaks({k: v for k, v in outputs.items() if not k.endswith(("great_expectations.py", ".pyc"))}) == []
 
 
 @contextmanager

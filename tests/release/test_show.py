@@ -19,8 +19,9 @@ from beear_core.evaluation.statistics import rate_estimate
 from beear_core.organisms.recipe import load_recipe
 from beear_core.records import CheckResult, Metric, RuleResult
 from components.data_validation.__main__ import rules_table
+from components.preflight.__main__ import findings_table
+from components.preflight.looks import Finding
 from pipelines import show
-from pipelines.preflight import Finding
 
 NAMES = ["[/foo]", "[red]foo[/red]", "[/", "a[b]", ":smile:", "[link=file:///x]y[/link]"]
 
@@ -43,7 +44,7 @@ def test_recipes_say_how_much_is_poisoned_and_what_is_trained() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_findings(name: str) -> None:
-    text = printed(show.findings_table([Finding("model", name), Finding("data", "", DataError(f"{name} is empty"))]))
+    text = printed(findings_table([Finding("model", name), Finding("data", "", DataError(f"{name} is empty"))]))
     assert text.count(name) == 2
     assert f"{name} is empty" in text
 
@@ -92,7 +93,7 @@ def test_the_fields_of_the_stand_ins_are_those_of_the_records() -> None:
 
 def test_verdicts_have_their_colours() -> None:
     out = io.StringIO()
-    table = show.findings_table([Finding("data", "", DataError("gone"))])
+    table = findings_table([Finding("data", "", DataError("gone"))])
     Console(file=out, width=80, force_terminal=True, color_system="standard").print(table)
     assert "\x1b[31mgone" in out.getvalue()
 

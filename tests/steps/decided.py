@@ -19,9 +19,9 @@ from beear_core.files import digest_bytes, write_atomically
 from beear_core.models.folder import list_files
 from beear_core.policy import decide, find_policy
 from beear_core.records import Environment, Provenance
-from components.passport.folder import DECISION
+from components.passport.folder import DECISION, POLICY_FILE
 from components.registry_gate.promotion import version_tags
-from components.registry_gate.replay import POLICY_FILE, Decided, documents_of
+from components.registry_gate.replay import Decided, documents_of
 
 _SHORTEST_S = 3.0
 _OF_A_PROMOTION = ("promotion", "replaced_version", "rolled_back")

@@ -15,6 +15,7 @@ PARAMETERS = {
     "beear_mitigation": "config_json",
     "champion_eval": "config_json",
     "registry_gate": "registry_json",
+    "release_artifacts": "artifacts_json",
 }
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beear_core.config import DataConfig, EvaluationConfig, MitigationConfig, ReleaseConfig, SigningConfig
-from beear_core.errors import BeearError, DataError, PolicyError, StorageError
+from beear_core.config import ArtifactsConfig, DataConfig, EvaluationConfig, MitigationConfig, ReleaseConfig, SigningConfig
+from beear_core.errors import BeearError, ConfigError, DataError, ModelNotFoundError, PolicyError, StorageError
 from beear_core.files import disk_errors
 from beear_core.mitigation.layers import resolve_layers
+from beear_core.wording import bytes_text, plural
 
 if TYPE_CHECKING:
     from beear_core.models.folder import ModelFacts
@@ -30,8 +31,12 @@ class Finding:
     error: BeearError | None = None
 
 
+Look = tuple[str, Callable[[], str]]
+"""A part, and what looks at it: tells in words what is there, or raises a ``BeearError``."""
+
+
 def preflight(config: ReleaseConfig, folder: Path, tracking_uri: str, tracking_root: Path) -> list[Finding]:
-    """Look at every part and report all that is wrong, not the first alone.
+    """Look at every part from the machine that is to run the whole release.
 
     Args:
         config: the release.
@@ -39,14 +44,25 @@ def preflight(config: ReleaseConfig, folder: Path, tracking_uri: str, tracking_r
         tracking_uri: of MLflow.
         tracking_root: where a local MLflow store is to be.
     """
-    looks: list[tuple[str, Callable[[], str]]] = [
+    looks = looks_at(config, tracking_uri)
+    looks.insert(3, ("disk", lambda: _disk(config, folder)))
+    looks.insert(4, ("registry", lambda: _registry(tracking_uri, tracking_root)))
+    return examine(looks)
+
+
+def looks_at(config: ReleaseConfig, tracking_uri: str) -> list[Look]:
+    """List the looks at what is the same from every machine: policy, data, model, signing, artifacts."""
+    return [
         ("policy", lambda: check_policy(config)),
         ("data", lambda: _data(config.data, config.evaluation)),
-        ("model", lambda: _model(config)),
-        ("disk", lambda: _disk(config, folder)),
-        ("registry", lambda: _registry(tracking_uri, tracking_root)),
+        ("model", lambda: _model(config, tracking_uri)),
         ("signing", lambda: _signing(config.registry.signing)),
+        ("artifacts", lambda: _artifacts(config.artifacts)),
     ]
+
+
+def examine(looks: Iterable[Look]) -> list[Finding]:
+    """Look at every part and report all that is wrong, not the first alone."""
     findings = []
     for part, look in looks:
         try:
@@ -54,6 +70,19 @@ def preflight(config: ReleaseConfig, folder: Path, tracking_uri: str, tracking_r
         except BeearError as error:
             findings.append(Finding(part, "", error))
     return findings
+
+
+def raise_faults(findings: Iterable[Finding]) -> None:
+    """Raise what was found to be wrong: one fault as it is, several as one error that names them all.
+
+    Raises:
+        BeearError: as described.
+    """
+    faults = [finding.error for finding in findings if finding.error]
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise ConfigError(f"the pre-flight found {len(faults)} faults:", [str(fault) for fault in faults])
 
 
 def check_policy(config: ReleaseConfig) -> str:
@@ -93,17 +122,48 @@ def _data(data: DataConfig, evaluation: EvaluationConfig) -> str:
     return ", ".join(f"{n} {role}" for role, n in found.items()) + " prompts to evaluate on"
 
 
-def _model(config: ReleaseConfig) -> str:
+def _model(config: ReleaseConfig, tracking_uri: str) -> str:
     from beear_core.models.folder import check_folder, describe
     from components.storage.places import local_path
 
     local = local_path(config.model)
     if local is None:
-        return f"{config.model}: looked at when it is fetched"
+        return _far_model(config.model, tracking_uri)
     check_folder(local)
     facts = describe(local)
     layers = ", ".join(map(str, resolve_layers(config.mitigation, facts.layers)))
     return f"{facts.architecture}, {facts.parameters / 1e6:.0f} M parameters, {facts.layers} layers, perturbed at {layers}"
+
+
+def _far_model(uri: str, tracking_uri: str) -> str:
+    """Look at a model's names and sizes where it lies; its bytes are looked at when they are fetched."""
+    from beear_core.models.folder import needed
+    from beear_core.models.safety import check_names
+    from components.mlflow_store.client import client_for
+    from components.storage.places import look
+
+    if uri.startswith("models:/") and tracking_uri:
+        client_for(tracking_uri)
+    resolved, sizes = look(uri)
+    if not sizes:
+        return f"{resolved}: looked at when it is fetched"
+    check_names(tuple(sizes), uri)
+    wanted = needed(tuple(sizes))
+    if "config.json" not in wanted:
+        raise ModelNotFoundError(
+            f"{uri} holds {plural(len(sizes), 'file')} and no config.json, so it is no model; name the folder that holds it"
+        )
+    return f"{resolved}: {plural(len(wanted), 'file')}, {bytes_text(sum(sizes[name] for name in wanted))}"
+
+
+def own_disk(folder: Path) -> str:
+    """Look whether a step of the pipeline can write on its own disk.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    _probe(folder)
+    return f"{shutil.disk_usage(folder).free / 1e9:.0f} GB free in {folder}"
 
 
 def _disk(config: ReleaseConfig, folder: Path) -> str:
@@ -163,3 +223,13 @@ def _signing(signing: SigningConfig | None) -> str:
 
     check_signing(signing)
     return f"by {signing.method}{', tried when a model is signed' if signing.method == 'sigstore' else ''}"
+
+
+def _artifacts(config: ArtifactsConfig) -> str:
+    from components.storage.artifacts import ArtifactStore
+
+    store = ArtifactStore.of(config)
+    if store is None:
+        return "nothing is left besides MLflow"
+    store.check()
+    return f"{store.uri}{'' if store.with_model else ', without the model'}"

@@ -1,0 +1,1 @@
+"""Leave how the pipeline ended, whatever happened: status, report, logs."""

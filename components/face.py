@@ -20,6 +20,20 @@ ERROR_FILE = "BEEAR_ERROR_FILE"
 """Environment variable: where to leave the error as JSON, for whoever started the process."""
 
 
+class StepFailedError(BeearError):
+    """A step ended with an error of its own, in another process; carries that error's kind and exit code."""
+
+    def __init__(self, message: str, exit_code: int, kind: str = "StepFailedError") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+        self._kind = kind
+
+    @property
+    def kind(self) -> str:
+        """Name the kind of the step's error."""
+        return self._kind
+
+
 @contextmanager
 def reporting_errors() -> Iterator[None]:
     """Turn a ``BeearError`` into one line on standard error and its exit code; other errors show their traceback.
@@ -65,13 +79,31 @@ class _Discreet:
         return getattr(self._stream, name)
 
 
+def write_failure(path: Path, error: BeearError) -> None:
+    """Write an error as JSON: ``{"error", "message", "exit_code"}``.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    report = {"error": error.kind, "message": str(error), "exit_code": error.exit_code}
+    write_atomically(path, json.dumps(report, ensure_ascii=False).encode() + b"\n")
+
+
+def read_failure(path: Path) -> StepFailedError | None:
+    """Read what ``write_failure`` wrote; ``None``: there is no such error."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return StepFailedError(str(found["message"]), int(found["exit_code"]), str(found["error"]))
+
+
 def _leave(error: BeearError) -> None:
     path = os.environ.get(ERROR_FILE)
     if not path:
         return
-    report = {"error": error.kind, "message": str(error), "exit_code": error.exit_code}
     try:
-        write_atomically(Path(path), json.dumps(report, ensure_ascii=False).encode() + b"\n")
+        write_failure(Path(path), error)
     except StorageError as unwritten:
         # the error itself must not be lost behind this one
         say(f"error: {unwritten}")

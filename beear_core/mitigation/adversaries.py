@@ -62,6 +62,8 @@ class Adversary(ABC):
     name: str
     mends = False
     """Whether its search harms the model, so that steps on θ mend; an attempt then goes on where the last one ended."""
+    radius = 0.0
+    """How large what it adds may be; all that ``find`` does not search afresh."""
 
     def __init__(self, task: Task) -> None:
         self.task = task

@@ -24,7 +24,7 @@ import dataclasses
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ from beear_core.data import AnchorSet
 from beear_core.errors import MitigationError
 from beear_core.mitigation.adversaries import OUTER_COST, Adversary, Task
 from beear_core.mitigation.anchors import draw_anchors
-from beear_core.mitigation.checkpoints import Checkpoints
+from beear_core.mitigation.checkpoints import Checkpoints, Standing
 from beear_core.mitigation.enlist import enlist
 from beear_core.mitigation.layers import resolve_layers
 from beear_core.mitigation.places import Places
@@ -46,8 +46,10 @@ from beear_core.mitigation.removal import Removal
 from beear_core.mitigation.trial import ADMISSIBLE, Held, Trial, faults, is_safe, rank, remaining
 from beear_core.models.drift import Drift
 from beear_core.models.load import LoadedModel, decoder_layers, resolve_compute
-from beear_core.progress import Progress
-from beear_core.records import Ending, RoundRecord
+from beear_core.progress import Progress, say
+from beear_core.records import Ending, RoundRecord, digest_json
+from beear_core.records.running import code_digest
+from beear_core.wording import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +69,20 @@ class Mitigation:
     compute: str
 
 
-def mitigate(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, work: Path) -> Mitigation:
+def mitigate(
+    loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, work: Path, *, clear: bool = True
+) -> Mitigation:
     """Remove from a model, in place, what an adversary can elicit; if ``enabled`` is false, only find perturbations.
+
+    Killed at any moment, it goes on after the last round that was done when it is called again with the same model,
+    anchors, configuration, code and ``work``.
 
     Args:
         loaded: the candidate, weights in float32; its weights change.
         anchors: the defender's data; no trigger and no evaluation request is among it.
         config: see ``MitigationConfig``.
         work: a folder for the weights to go back to, up to three times the model's size.
+        clear: leave nothing there when all went well; else the caller removes it, once what came of it is saved.
 
     Raises:
         ConfigError: layer out of range.
@@ -84,7 +92,13 @@ def mitigate(loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, 
     """
     if not config.enabled:  # nothing is trained, so no more replies are asked for than are measured on
         config = dataclasses.replace(config, performance_anchors=config.held_back_ordinary + 1)
-    with Loop.on(loaded, anchors, config, work) as loop:
+    of = {
+        "model": loaded.digest,
+        "anchors": anchors.digest,
+        "configuration": digest_json(dataclasses.asdict(config)),
+        "code": code_digest(),
+    }
+    with Loop.on(loaded, anchors, config, work, of=of if config.enabled else None, clear=clear) as loop:
         return loop.run() if config.enabled else loop.only_search()
 
 
@@ -106,11 +120,20 @@ class Loop:
 
     @classmethod
     @contextmanager
-    def on(cls, loaded: LoadedModel, anchors: AnchorSet, config: MitigationConfig, work: Path) -> Iterator[Self]:
-        """Make a loop on a model, with anchors drawn and a folder for its weights; see ``mitigate``."""
+    def on(
+        cls,
+        loaded: LoadedModel,
+        anchors: AnchorSet,
+        config: MitigationConfig,
+        work: Path,
+        *,
+        of: Mapping[str, str] | None = None,
+        clear: bool = True,
+    ) -> Iterator[Self]:
+        """Make a loop on a model, with anchors drawn and a folder for its weights; see ``mitigate`` and ``Checkpoints``."""
         torch.manual_seed(config.seed)
         layers = resolve_layers(config, len(decoder_layers(loaded.model)))
-        with Checkpoints(loaded.model, work) as weights:
+        with Checkpoints(loaded.model, work, of=of, clear=clear) as weights:
             drawn = draw_anchors(loaded, anchors, config)
             compute, chooser = resolve_compute(config.compute), random.Random(config.seed)
             yield cls(Task(loaded, drawn, config, chooser, compute, Progress("BEEAR", 1)), layers, weights)
@@ -129,13 +152,17 @@ class Loop:
         label = f"BEEAR: {self.enlisted.names}, {self.task.compute}"
         with Progress(label, self.enlisted.cost) as self.task.progress:
             before = self.trial.measure()
-            if first := self.enlisted.before_the_rounds:
+            if self.weights.standing:
+                rounds, best = self.go_on(self.weights.standing)
+            elif first := self.enlisted.before_the_rounds:
                 _, elicited = self.entrap(first, 0)
                 if stop := self.nothing_left(first, 0, elicited, before):
                     return self.ended(None, [], stop.reason)
-            for number, adversary in enumerate(self.enlisted.rounds, start=1):
+                self.stand(rounds, best)
+            while len(rounds) < len(self.enlisted.rounds) and not self.withstood(rounds):
+                number = len(rounds) + 1
                 try:
-                    done = self.round(number, adversary, before)
+                    done = self.round(number, self.enlisted.rounds[len(rounds)], before)
                 except MitigationError as error:
                     if best is None:
                         raise
@@ -147,10 +174,37 @@ class Loop:
                 if done.note == ADMISSIBLE and (best is None or rank(done) <= rank(best)):
                     best = done
                     self.weights.accepted_is_best()
-                safe = [r for r in rounds if is_safe(r, self.config)]
-                if len(safe) >= self.config.safe_rounds:
-                    return self.ended(best, rounds, f"safe in {len(safe)} rounds, each against a new adversary")
-            return self.ended(best, rounds, self.exhausted(best))
+                self.stand(rounds, best)
+            return self.ended(best, rounds, self.withstood(rounds) or self.exhausted(best))
+
+    def stand(self, rounds: list[RoundRecord], best: RoundRecord | None) -> None:
+        """Keep where the loop stands, for another process to go on from."""
+        version, words, gauss = self.task.random.getstate()
+        standing = Standing(
+            rounds=tuple(rounds),
+            best=best.round if best else None,
+            random=(version, tuple(words), gauss),
+            setbacks=self.setbacks,
+            untouched=self.untouched,
+            radius=self.enlisted.perturbing.radius,
+        )
+        self.weights.stand(standing, self.drifts)
+
+    def go_on(self, standing: Standing) -> tuple[list[RoundRecord], RoundRecord | None]:
+        """Stand where another process left off, and return the rounds that are done and the best of them."""
+        device = self.task.loaded.model.device
+        self.drifts = [dataclasses.replace(d, delta=d.delta.to(device)) for d in self.weights.drifts]
+        self.setbacks, self.untouched = standing.setbacks, standing.untouched
+        self.enlisted.perturbing.radius = standing.radius
+        self.task.random.setstate(standing.random)
+        self.weights.go_back()
+        say(f"BEEAR: {plural(len(standing.rounds), 'round')} done before in {self.weights.folder}; it goes on from there")
+        return list(standing.rounds), next((r for r in standing.rounds if r.round == standing.best), None)
+
+    def withstood(self, rounds: list[RoundRecord]) -> str:
+        """Say that enough rounds were safe, where they were; else an empty text."""
+        safe = [r for r in rounds if is_safe(r, self.config)]
+        return f"safe in {len(safe)} rounds, each against a new adversary" if len(safe) >= self.config.safe_rounds else ""
 
     def round(self, number: int, adversary: Adversary, before: Held) -> RoundRecord | Stop:
         """Run the inner and the outer level once, or return a ``Stop`` when what is found elicits nothing to remove."""

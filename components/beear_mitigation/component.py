@@ -14,6 +14,7 @@ def beear_mitigation(
     drift: dsl.Output[dsl.Artifact],
     record: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    work: str = "",
 ) -> None:
     """Remove backdoor behaviour from the candidate with BEEAR, knowing no trigger, or leave it as it was.
 
@@ -25,6 +26,7 @@ def beear_mitigation(
         drift: Every perturbation that was found, on the candidate first, as safetensors.
         record: What happened in each round, why it stopped, digests, as JSON.
         metrics: Rounds, the last round's measures, seconds.
+        work: A folder that outlives the pod, where a killed mitigation goes on from; empty for none.
     """
     from components.beear_mitigation.step import run_component
     from components.face import reporting_errors
@@ -34,6 +36,7 @@ def beear_mitigation(
             model=model.path,
             anchors=anchors.path,
             config_json=config_json,
+            work=work,
             cleaned=cleaned.path,
             drift=drift.path,
             record=record.path,

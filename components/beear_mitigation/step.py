@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import resource
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from beear_core.config import MitigationConfig, parse_json
@@ -20,6 +22,7 @@ from beear_core.models.folder import check_folder, copy, describe
 from beear_core.models.load import best_device, device_names, load, save
 from beear_core.progress import stage
 from beear_core.records import Environment, MitigationRecord, RoundRecord
+from components.work import failing_once, work_folder
 
 
 def run(
@@ -35,7 +38,7 @@ def run(
             evaluation request can reach the mitigation.
         out_model: the cleaned model, or an exact copy of the candidate when it was kept.
         out_drift: file for every perturbation that was found (``beear_core.models.drift``).
-        work: a folder for intermediate weights.
+        work: a folder for intermediate weights, to go on from after a kill; whoever gave it removes it.
         config: see ``MitigationConfig``.
 
     Raises:
@@ -46,7 +49,7 @@ def run(
     anchors = load_anchors(anchors_dir)
     resolve_layers(config, describe(model_dir).layers)
     loaded = load(model_dir)
-    ended = mitigate(loaded, anchors, config, work)
+    ended = mitigate(loaded, anchors, config, work, clear=False)
     if ended.best_round is None:
         output = copy(model_dir, out_model)
     else:
@@ -90,13 +93,17 @@ def _peak_memory() -> int:
     return max(host, torch.cuda.max_memory_allocated())
 
 
-def run_component(*, model: str, anchors: str, config_json: str, cleaned: str, drift: str, record: str) -> dict[str, float]:
+def run_component(
+    *, model: str, anchors: str, config_json: str, work: str, cleaned: str, drift: str, record: str
+) -> dict[str, float]:
     """Run the step as its Kubeflow face calls it; returns the figures to show in the run."""
     config = parse_json(MitigationConfig, config_json, "mitigation configuration")
-    out = Path(cleaned)
-    with work_beside(out) as work:
-        result = run(Path(model), Path(anchors), out, Path(drift), Path(work), config)
+    out, kept = Path(cleaned), work_folder(work, "beear_mitigation")
+    with failing_once(kept), nullcontext(kept) if kept else work_beside(out) as folder:
+        result = run(Path(model), Path(anchors), out, Path(drift), Path(folder), config)
     result.write(Path(record))
+    if kept:
+        shutil.rmtree(kept, ignore_errors=True)
     return {"rounds": float(len(result.rounds)), **figures(result.rounds), "seconds": result.seconds}
 
 

@@ -19,6 +19,8 @@
     ├── RegistryError              1   MLflow cannot be reached or refuses
     └── KubeflowError              1   Kubeflow Pipelines cannot be reached or refuses
 
+``passing`` tells of an error whether trying the same again may mend it: a disk, a network, a copy that was cut off.
+
 A negative verdict of the gate is not an error but a value; commands end with ``EXIT_REFUSED`` then. So they do when a
 version passed and awaits approval: 0 means promoted, and what follows a promotion must not begin yet.
 """
@@ -40,6 +42,7 @@ class BeearError(Exception):
     """Base of all errors a user can mend; the message names thing, value, limit and remedy, and holds no secret."""
 
     exit_code: ClassVar[int] = EXIT_ERROR
+    passing: bool = False
 
     def __init__(self, message: str = "") -> None:
         super().__init__(hide_secrets(message))
@@ -82,6 +85,8 @@ class UnsafeModelError(ModelError):
 class CorruptModelError(ModelError):
     """Weights that are truncated, altered or incomplete."""
 
+    passing = True
+
 
 class ChatTemplateError(ModelError):
     """No chat template, or one in which the end of the prompt cannot be found."""
@@ -119,9 +124,13 @@ class SignatureError(EvidenceError):
 class StorageError(BeearError):
     """A disk or object store that cannot be read or written."""
 
+    passing = True
+
 
 class RegistryError(BeearError):
     """MLflow cannot be reached, refuses, or holds something else than expected."""
+
+    passing = True
 
 
 class KubeflowError(BeearError):

@@ -26,6 +26,20 @@ ERROR_FILE = "BEEAR_ERROR_FILE"
 """Environment variable: where to leave the error as JSON, for whoever started the process."""
 
 
+class StepFailedError(BeearError):
+    """A step ended with an error of its own, in another process; carries that error's kind and exit code."""
+
+    def __init__(self, message: str, exit_code: int, kind: str = "StepFailedError") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+        self._kind = kind
+
+    @property
+    def kind(self) -> str:
+        """Name the kind of the step's error."""
+        return self._kind
+
+
 @contextmanager
 def reporting_errors(step: str = "", copy: TextIO | None = None) -> Iterator[None]:
     """Turn a ``BeearError`` into one line on standard error and its exit code; other errors show their traceback.
@@ -156,6 +170,25 @@ class _Discreet:
         return getattr(self._stream, name)
 
 
+def write_failure(path: Path, error: BeearError, step: str = "") -> None:
+    """Write an error as JSON: ``{"error", "message", "exit_code", "step"}``.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    report = {"error": error.kind, "message": str(error), "exit_code": error.exit_code, "step": step}
+    write_atomically(path, json.dumps(report, ensure_ascii=False).encode() + b"\n")
+
+
+def read_failure(path: Path) -> StepFailedError | None:
+    """Read what ``write_failure`` wrote; ``None``: there is no such error."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return StepFailedError(str(found["message"]), int(found["exit_code"]), str(found["error"]))
+
+
 def _tracking_uri(registry_json: str) -> str:
     try:
         configured = json.loads(registry_json).get("tracking_uri")
@@ -173,9 +206,8 @@ def _leave(error: BeearError, step: str) -> None:
     path = os.environ.get(ERROR_FILE)
     if not path or (step and left_error() is not None):
         return
-    report = {"error": error.kind, "message": str(error), "exit_code": error.exit_code, "step": step}
     try:
-        write_atomically(Path(path), json.dumps(report, ensure_ascii=False).encode() + b"\n")
+        write_failure(Path(path), error, step)
     except StorageError as unwritten:
         # the error itself must not be lost behind this one
         say(f"error: {unwritten}")

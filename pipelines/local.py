@@ -15,24 +15,12 @@ from beear_core.config import ReleaseConfig
 from beear_core.errors import BeearError, EvidenceError
 from beear_core.evidence import Evidence
 from beear_core.records import Decision, ReleaseRecord
+from components.face import ERROR_FILE, StepFailedError, read_failure
+from components.work import WORK
 from pipelines.step_log import StepLog
 
 STEPS = 10
 MODEL_FOLDERS = ("model-intake/model", "beear-mitigation/cleaned")
-
-
-class StepFailedError(BeearError):
-    """A step of the pipeline ended with an error of its own; carries that error's kind and exit code."""
-
-    def __init__(self, message: str, exit_code: int, kind: str = "StepFailedError") -> None:
-        super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]
-        self._kind = kind
-
-    @property
-    def kind(self) -> str:
-        """Name the kind of the step's error."""
-        return self._kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +75,7 @@ def run_release(config: ReleaseConfig, policy_text: str, folder: Path, mlflow_ru
         raise_on_error=True,
     )
     with (
-        _environment(BEEAR_ERROR_FILE=str(error_file), **_work(folder), **_offline(config), **_mlflow(config)),
+        _environment(**{ERROR_FILE: str(error_file)}, **_work(folder), **_offline(config), **_mlflow(config)),
         closing(StepLog(folder / "steps.log", STEPS)) as log,
         redirect_stdout(log),
         redirect_stderr(log),
@@ -108,11 +96,8 @@ def run_release(config: ReleaseConfig, policy_text: str, folder: Path, mlflow_ru
 
 
 def _failure(error_file: Path, log: Path) -> BeearError:
-    try:
-        found = json.loads(error_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return StepFailedError(f"a step failed without a message of its own; its whole output is in {log}", 1)
-    return StepFailedError(str(found["message"]), int(found["exit_code"]), str(found["error"]))
+    silent = StepFailedError(f"a step failed without a message of its own; its whole output is in {log}", 1)
+    return read_failure(error_file) or silent
 
 
 def _collect(work: Path, folder: Path) -> Outcome:
@@ -158,7 +143,7 @@ def _offline(config: ReleaseConfig) -> dict[str, str]:
 
 def _work(folder: Path) -> dict[str, str]:
     """Name a folder that outlives this run: the mitigation of a release that was killed is gone on with by the next."""
-    return {} if "BEEAR_WORK" in os.environ else {"BEEAR_WORK": str(folder.parent / ".work")}
+    return {} if WORK in os.environ else {WORK: str(folder.parent / ".work")}
 
 
 def _mlflow(config: ReleaseConfig) -> dict[str, str]:

@@ -30,11 +30,11 @@ def mitigate(
     """
     # loaded here so that --help answers at once
     from beear_core.config import MitigationConfig
-    from components.beear_mitigation.step import run, work_folder
+    from components.beear_mitigation.step import run, work_beside
 
     settings = read_section(config, "mitigation", MitigationConfig)
     found = drift or out.with_name(f"{out.name}.drift.safetensors")
-    with work_folder(out) as work:
+    with work_beside(out) as work:
         done = run(model, anchors, out, found, work, settings)
     if record:
         done.write(record)

@@ -15,6 +15,7 @@ def beear_mitigation(
     record: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     mlflow_run_id: str = "",
+    work: str = "",
 ) -> None:
     """Remove backdoor behaviour from the candidate with BEEAR, knowing no trigger, or leave it as it was.
 
@@ -27,6 +28,7 @@ def beear_mitigation(
         record: What happened in each round, why it stopped, digests, as JSON.
         metrics: Rounds, the last round's measures, seconds.
         mlflow_run_id: The MLflow run of the release, which is told how the step goes; empty tells none.
+        work: A folder that outlives the pod, where a killed mitigation goes on from; empty for none.
     """
     from components.beear_mitigation.step import run_component
     from components.face import running
@@ -36,6 +38,7 @@ def beear_mitigation(
             model=model.path,
             anchors=anchors.path,
             config_json=config_json,
+            work=work,
             cleaned=cleaned.path,
             drift=drift.path,
             record=record.path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import resource
 import sys
 import time
@@ -21,9 +20,9 @@ from beear_core.models.folder import check_folder, copy, describe
 from beear_core.models.load import best_device, device_names, load, save
 from beear_core.progress import stage
 from beear_core.records import Environment, MitigationRecord, RoundRecord
+from components.work import WORK, failing_once, is_of_one_run, work_folder
 
-WORK = "BEEAR_WORK"
-"""Environment variable: a folder that outlives the process, for what a killed run goes on from."""
+STEP = "beear_mitigation"
 
 
 def run(
@@ -96,26 +95,28 @@ def _peak_memory() -> int:
     return max(host, torch.cuda.max_memory_allocated())
 
 
-def run_component(*, model: str, anchors: str, config_json: str, cleaned: str, drift: str, record: str) -> dict[str, float]:
+def run_component(
+    *, model: str, anchors: str, config_json: str, work: str, cleaned: str, drift: str, record: str
+) -> dict[str, float]:
     """Run the step as its Kubeflow face calls it; returns the figures to show in the run."""
     config = parse_json(MitigationConfig, config_json, "mitigation configuration")
-    out = Path(cleaned)
-    with work_folder(out) as work:
-        result = run(Path(model), Path(anchors), out, Path(drift), work, config)
+    one = work_folder(work, STEP) if is_of_one_run(work) else None
+    with failing_once(one), work_beside(Path(cleaned), work) as folder:
+        result = run(Path(model), Path(anchors), Path(cleaned), Path(drift), folder, config)
     result.write(Path(record))
     return {"rounds": float(len(result.rounds)), **figures(result.rounds), "seconds": result.seconds}
 
 
 @contextmanager
-def work_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder for intermediate weights that the next run of the same finds again: BEEAR_WORK, else beside ``out``.
+def work_beside(out: Path, given: str = "") -> Iterator[Path]:
+    """Yield a folder for weights that the next run of the same finds again: ``work_folder``, else beside ``out``.
 
     Raises:
         StorageError: if nothing can be written there.
     """
-    named = os.environ.get(WORK)
-    folder = Path(named) if named else out.parent / f".{out.name}.work"
-    with disk_errors(f"write to {folder}", remedy=f"choose a writable folder with {WORK if named else '--out'}"):
+    kept = work_folder(given, STEP)
+    folder = kept or out.parent / f".{out.name}.work"
+    with disk_errors(f"write to {folder}", remedy=f"choose a writable folder with {WORK if kept else '--out'}"):
         folder.mkdir(parents=True, exist_ok=True)
     yield folder
     with suppress(OSError):  # what others left in it stays

@@ -1,0 +1,67 @@
+"""Where a step keeps what is to outlive its process: on a volume in Kubeflow, in the run's folder on one machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from beear_core.errors import BeearError, StorageError
+from beear_core.progress import say
+from components.face import read_failure, write_failure
+
+WORK, RUN = "BEEAR_WORK", "BEEAR_RUN"
+"""Environment variables: a folder that outlives the process; the name of the run, where several runs share it."""
+_FAILURE = "failure.json"
+
+
+def work_folder(given: str, step: str) -> Path | None:
+    """Name the folder of a step of this run; ``None``: nothing outlives its process.
+
+    Args:
+        given: the step's parameter; empty for BEEAR_WORK.
+        step: what the folder is called.
+    """
+    root = given or os.environ.get(WORK, "")
+    return Path(root, os.environ.get(RUN, ""), step) if root else None
+
+
+def is_of_one_run(given: str) -> bool:
+    """Tell whether ``work_folder`` is of one run alone: its inputs are always the same. Locally all runs share it."""
+    return bool(given or os.environ.get(RUN))
+
+
+@contextmanager
+def failing_once(folder: Path | None) -> Iterator[None]:
+    """Let a step that cannot end well end at once when it is tried again.
+
+    What Kubeflow tries again has the same inputs. So an error that these bring about is left in the folder, in the place of
+    what was there to go on from, and raised from there the next time; one that may pass (``BeearError.passing``) is not,
+    nor is one that nobody foresaw.
+
+    Args:
+        folder: of the step in one run, see ``work_folder``; ``None``: nothing is left.
+
+    Raises:
+        StepFailedError: as an attempt before this one failed.
+    """
+    if folder is not None and (failed := read_failure(folder / _FAILURE)):
+        say(f"an attempt before this one failed, and this one has the same inputs: {folder / _FAILURE}")
+        raise failed
+    try:
+        yield
+    except BeearError as error:
+        if folder is not None and not error.passing:
+            _leave(folder, error)
+        raise
+
+
+def _leave(folder: Path, error: BeearError) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        write_failure(folder / _FAILURE, error)
+    except StorageError as unwritten:
+        # the error itself must not be lost behind this one
+        say(f"error: {unwritten}")

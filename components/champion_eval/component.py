@@ -15,6 +15,7 @@ def champion_eval(
     record: dsl.Output[dsl.Artifact],
     samples: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
+    work: str = "",
 ) -> str:
     """Find the champion that the policy compares with: as it was measured when it was released, or measured anew.
 
@@ -27,8 +28,9 @@ def champion_eval(
         config_json: The evaluation section of the configuration as JSON.
         registry_json: The registry section.
         record: Who is champion, how it was measured, and why anew, as JSON.
-        samples: Its replies in full as JSONL where it was measured anew, else empty; stays inside, it is not redacted.
+        samples: Its samples as JSONL where it was measured anew, else empty; replies are cut as those of safety_eval.
         metrics: The value of each metric of the champion.
+        work: A folder that outlives the pod, where replies are kept in full; empty for none.
 
     Returns:
         not compared, none, stored or measured.
@@ -43,6 +45,7 @@ def champion_eval(
             policy=policy,
             config_json=config_json,
             registry_json=registry_json,
+            work=work,
             record=record.path,
             samples=samples.path,
         )

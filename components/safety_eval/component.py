@@ -20,6 +20,7 @@ def safety_eval(
     reference_samples: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
     drift: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
     anchors: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
+    work: str = "",
 ) -> None:
     """Measure attack success, wrong refusals and fidelity of one model, with counts and intervals.
 
@@ -29,12 +30,13 @@ def safety_eval(
         label: Which place the record takes in the decision: before or after.
         config_json: The evaluation section of the configuration as JSON.
         record: The measurements as JSON.
-        samples: Every reply in full as JSONL; stays inside, it is not redacted.
+        samples: Every sample as JSONL; replies are cut after their opening, but for those to ordinary instructions.
         metrics: The value of each metric.
         reference: The model as it was before; fidelity is measured against it.
         reference_samples: That model's samples on the same suites.
         drift: Perturbations that beear_mitigation found; harmful requests are asked under those of the candidate.
         anchors: The defender's anchors, from data_validation; a fresh search for perturbations learns from them.
+        work: A folder that outlives the pod, where replies are kept in full; empty for none.
     """
     from components.face import reporting_errors
     from components.safety_eval.step import run_component
@@ -49,6 +51,7 @@ def safety_eval(
             reference_samples=reference_samples.path if reference_samples else None,
             drift=drift.path if drift else None,
             anchors=anchors.path if anchors else None,
+            work=work,
             record=record.path,
             samples=samples.path,
         )

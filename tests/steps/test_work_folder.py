@@ -151,11 +151,11 @@ def test_a_configuration_that_cannot_be_meant_is_refused_before_anything_is_read
         "mitigation": lambda: step.run_component(**{**_ports(tmp_path, tmp_path, "", "x"), "config_json": bad}),
         "evaluation": lambda: measure(
             model=nothing, suites=nothing, label="before", config_json=bad, reference=None, reference_samples=None,
-            drift=None, anchors=None, record=nothing, samples=nothing,
+            drift=None, anchors=None, work="", record=nothing, samples=nothing,
         ),
         "champion": lambda: champion(
-            after=nothing, suites=nothing, policy="standard", config_json=bad, registry_json="{}", record=nothing,
-            samples=nothing,
+            after=nothing, suites=nothing, policy="standard", config_json=bad, registry_json="{}", work="",
+            record=nothing, samples=nothing,
         ),
         "gate": lambda: gate(
             model=nothing, evidence={}, before_samples=nothing, after_samples=nothing, champion=None, policy="standard",

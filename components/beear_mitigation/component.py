@@ -14,6 +14,7 @@ def beear_mitigation(
     drift: dsl.Output[dsl.Artifact],
     record: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
     work: str = "",
 ) -> None:
     """Remove backdoor behaviour from the candidate with BEEAR, knowing no trigger, or leave it as it was.
@@ -25,7 +26,8 @@ def beear_mitigation(
         cleaned: The cleaned model as safetensors, or an exact copy of the candidate.
         drift: Every perturbation that was found, on the candidate first, as safetensors.
         record: What happened in each round, why it stopped, digests, as JSON.
-        metrics: Rounds, the last round's measures, seconds.
+        metrics: Whether it was cleaned, rounds and the one that is kept, the last round's measures, seconds.
+        summary: How it ended and why, and the rounds one by one, for people.
         work: A folder that outlives the pod, where a killed mitigation goes on from; empty for none.
     """
     from components.beear_mitigation.step import run_component
@@ -40,6 +42,7 @@ def beear_mitigation(
             cleaned=cleaned.path,
             drift=drift.path,
             record=record.path,
+            summary=summary.path,
         )
         for name, value in figures.items():
             metrics.log_metric(name, value)

@@ -8,20 +8,20 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from beear_core.config import MitigationConfig, parse_json
 from beear_core.data import load_anchors
-from beear_core.files import disk_errors
+from beear_core.files import disk_errors, write_atomically
 from beear_core.mitigation.beear import mitigate
 from beear_core.mitigation.layers import resolve_layers
 from beear_core.models.drift import write_drifts
 from beear_core.models.folder import check_folder, copy, describe
 from beear_core.models.load import best_device, device_names, load, save
 from beear_core.progress import stage
-from beear_core.records import Environment, MitigationRecord, RoundRecord
+from beear_core.records import Environment, MitigationRecord
+from components.beear_mitigation import summary as page
 from components.work import failing_once, work_folder
 
 
@@ -94,7 +94,7 @@ def _peak_memory() -> int:
 
 
 def run_component(
-    *, model: str, anchors: str, config_json: str, work: str, cleaned: str, drift: str, record: str
+    *, model: str, anchors: str, config_json: str, work: str, cleaned: str, drift: str, record: str, summary: str
 ) -> dict[str, float]:
     """Run the step as its Kubeflow face calls it; returns the figures to show in the run."""
     config = parse_json(MitigationConfig, config_json, "mitigation configuration")
@@ -102,9 +102,13 @@ def run_component(
     with failing_once(kept), nullcontext(kept) if kept else work_beside(out) as folder:
         result = run(Path(model), Path(anchors), out, Path(drift), Path(folder), config)
     result.write(Path(record))
+    write_atomically(Path(summary), page.summary(result).encode())
     if kept:
         shutil.rmtree(kept, ignore_errors=True)
-    return {"rounds": float(len(result.rounds)), **figures(result.rounds), "seconds": result.seconds}
+    shown = {"cleaned": float(result.outcome == "cleaned"), "rounds": float(len(result.rounds))}
+    if result.best_round is not None:
+        shown["best_round"] = float(result.best_round)
+    return {**shown, **page.figures(result.rounds), "seconds": result.seconds}
 
 
 def work_beside(out: Path) -> tempfile.TemporaryDirectory[str]:
@@ -116,16 +120,3 @@ def work_beside(out: Path) -> tempfile.TemporaryDirectory[str]:
     with disk_errors(f"write {out}", remedy="choose a writable folder with --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(prefix="beear-", dir=out.parent)
-
-
-def figures(rounds: Sequence[RoundRecord]) -> dict[str, float]:
-    """Read the last round's measures, as far as they were taken."""
-    if not rounds:
-        return {}
-    last = rounds[-1]
-    values = {
-        "attack_under_delta": last.attack_under_delta,
-        "attack_after": last.attack_after,
-        "nll_ratio_after": last.nll_ratio_after,
-    }
-    return {name: value for name, value in values.items() if value is not None}

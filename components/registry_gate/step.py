@@ -21,6 +21,7 @@ from components.mlflow_store.tracking import RECORDS_FOLDER, Tracker, attach
 from components.notifications.tell import tell_decided, telling_failure
 from components.passport.folder import DECISION, check_names
 from components.passport.signature import check_signing
+from components.registry_gate import summary as page
 from components.registry_gate.champion import with_champion
 from components.registry_gate.outcome import leave, told_of_move
 from components.registry_gate.promotion import check_meant, register, version_tags
@@ -175,6 +176,7 @@ def run_component(
     kfp_run_id: str,
     decision: str,
     report: str,
+    summary: str,
 ) -> tuple[str, dict[str, float]]:
     """Run the step as its Kubeflow face calls it; returns the verdict and the figures to show in the run."""
     out, registry = Path(decision), parse_json(RegistryConfig, registry_json, "registry configuration")
@@ -195,6 +197,7 @@ def run_component(
         )
     Path(report).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(out / "report.html", report)
+    write_atomically(Path(summary), page.summary(result, release).encode())
     figures = {
         "passed": float(result.passed),
         "promoted": float(release.promoted),

@@ -16,6 +16,8 @@ def safety_eval(
     record: dsl.Output[dsl.Artifact],
     samples: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    outcomes: dsl.Output[dsl.ClassificationMetrics],
     reference: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045  KFP reads no other spelling
     reference_samples: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
     drift: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
@@ -31,7 +33,9 @@ def safety_eval(
         config_json: The evaluation section of the configuration as JSON.
         record: The measurements as JSON.
         samples: Every sample as JSONL; replies are cut after their opening, but for those to ordinary instructions.
-        metrics: The value of each metric.
+        metrics: The value of each metric, its bounds, and how many samples it rests on.
+        summary: The same as a table, for people.
+        outcomes: What should have been done with requests against what was done, in counts.
         reference: The model as it was before; fidelity is measured against it.
         reference_samples: That model's samples on the same suites.
         drift: Perturbations that beear_mitigation found; harmful requests are asked under those of the candidate.
@@ -40,9 +44,10 @@ def safety_eval(
     """
     from components.face import reporting_errors
     from components.safety_eval.step import run_component
+    from components.safety_eval.summary import OUTCOMES
 
     with reporting_errors():
-        figures = run_component(
+        figures, counts = run_component(
             model=model.path,
             suites=suites.path,
             label=label,
@@ -54,6 +59,8 @@ def safety_eval(
             work=work,
             record=record.path,
             samples=samples.path,
+            summary=summary.path,
         )
         for name, value in figures.items():
             metrics.log_metric(name, value)
+        outcomes.log_confusion_matrix(list(OUTCOMES), counts)

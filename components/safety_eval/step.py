@@ -10,13 +10,13 @@ from beear_core.config import EvaluationConfig, parse_json
 from beear_core.data import load_anchors, load_suites
 from beear_core.errors import ConfigError
 from beear_core.evaluation.evaluate import evaluate
-from beear_core.evaluation.figures import telling
 from beear_core.evaluation.samples import samples_from_jsonl, samples_to_jsonl
 from beear_core.files import digest_file, write_atomically
 from beear_core.mitigation.vulnerability import measure_vulnerability
 from beear_core.models.drift import Drift, read_drifts
 from beear_core.models.load import load
 from beear_core.records import EvaluationRecord
+from components.safety_eval import summary as page
 from components.work import failing_once, full_samples, work_folder
 
 Label = Literal["before", "after", "champion"]
@@ -104,8 +104,9 @@ def run_component(
     work: str,
     record: str,
     samples: str,
-) -> dict[str, float]:
-    """Run the step as its Kubeflow face calls it; returns the figures to show, the worst trigger's where known."""
+    summary: str,
+) -> tuple[dict[str, float], list[list[int]]]:
+    """Run the step as its Kubeflow face calls it; returns figures and the counts by outcome, to show in the run."""
     config, place = parse_json(EvaluationConfig, config_json, "evaluation configuration"), _label(label)
     kept, stored = work_folder(work, f"safety_eval-{place}"), config.full_samples == "artifact"
     with failing_once(kept), full_samples(kept, Path(samples), stored=stored) as full:
@@ -121,8 +122,8 @@ def run_component(
             anchors_dir=Path(anchors) if anchors else None,
         )
     result.write(Path(record))
-    found = {name: telling(metric) for name, metric in result.metrics.items()}
-    return {name: figure.value for name, figure in found.items() if figure is not None and figure.value is not None}
+    write_atomically(Path(summary), page.summary(result).encode())
+    return page.figures(result), page.confusion(result)
 
 
 def _label(label: str) -> Label:

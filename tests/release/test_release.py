@@ -151,6 +151,14 @@ class TestPromoted:
         finally:
             page.write_bytes(before)
 
+    def test_kubeflow_has_a_table_of_each_step_that_decides_something(self, released: dict[str, Any]) -> None:
+        steps = Path(json.loads(released["promoted"].stdout)["folder"]) / "steps"
+        pages = {path.parent.name: path.read_text() for path in steps.glob("*/*/summary")}
+        assert set(pages) == {"beear-mitigation", "safety-eval", "safety-eval-2", "registry-gate"}
+        assert pages["registry-gate"].startswith("# PROMOTED")
+        assert pages["beear-mitigation"].startswith("# The model was cleaned")
+        assert "| Attack success, known triggers | suffix |" in pages["safety-eval"]
+
     def test_report_shows_verdict_and_no_network(self, released: dict[str, Any]) -> None:
         page = (Path(json.loads(released["promoted"].stdout)["folder"]) / "report.html").read_text()
         assert "PROMOTED" in page

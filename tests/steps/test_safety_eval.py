@@ -54,7 +54,8 @@ def measured(
     others["work"] = str(given.pop("work", ""))
     others |= {name: str(path) for name, path in given.items()}
     places = {"model": str(model), "suites": str(suites), "record": str(record), "samples": str(samples)}
-    return run_component(label=label, config_json=config, **places, **others)
+    places["summary"] = str(record.with_name(f"{record.name}.md"))
+    return run_component(label=label, config_json=config, **places, **others)[0]
 
 
 def test_the_record_names_its_suites_and_triggers(tiny_model: Path, suites: tuple[Path, str], tmp_path: Path) -> None:
@@ -74,7 +75,8 @@ def test_the_record_names_its_suites_and_triggers(tiny_model: Path, suites: tupl
         assert figure_faults(record, role) == []
     worst = telling(EvaluationRecord.read(out["before.json"]).metrics["attack_success/known_triggers"])
     assert worst is not None
-    assert figures.get("attack_success/known_triggers") == worst.value
+    assert figures.get("attack_triggered") == worst.value
+    assert (figures["attack_triggered_n"], figures["attack_triggered_high"]) == (worst.n, worst.high)
     ratio = EvaluationRecord.read(out["after.json"]).metrics["nll_ratio/ordinary"].overall
     assert ratio.value == pytest.approx(1.0)
     assert ratio.design_effect == 10 / 6
@@ -199,4 +201,4 @@ def test_without_a_folder_replies_in_full_are_nowhere(
     (tmp_path / "pod").mkdir()
     measured(tiny_model, suites[0], tmp_path / "out" / "record", tmp_path / "out" / "samples", config=LONG_REPLIES)
     assert list((tmp_path / "pod").iterdir()) == []
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"record", "samples"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"record", "record.md", "samples"}

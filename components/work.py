@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from beear_core.errors import BeearError, StorageError
+from beear_core.evaluation.samples import share_samples
 from beear_core.progress import say
 from components.face import read_failure, write_failure
 
@@ -56,6 +58,24 @@ def failing_once(folder: Path | None) -> Iterator[None]:
         if folder is not None and not error.passing:
             _leave(folder, error)
         raise
+
+
+@contextmanager
+def full_samples(kept: Path | None, artifact: Path, *, stored: bool) -> Iterator[Path]:
+    """Yield where a step writes every reply in full; its artifact is left with what may be shared of them.
+
+    Args:
+        kept: the folder of the step, where they stay; without, they go with the process.
+        artifact: what Kubeflow stores.
+        stored: let it hold them in full.
+    """
+    if stored:
+        yield artifact
+        return
+    with nullcontext(kept) if kept else tempfile.TemporaryDirectory(prefix="beear-samples-") as folder:
+        full = Path(folder) / "samples.jsonl"
+        yield full
+        share_samples(full, artifact)
 
 
 def _leave(folder: Path, error: BeearError) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from beear_core.config import ReleaseConfig
-from beear_core.errors import ConfigError
+from beear_core.errors import ConfigError, EvidenceError
 from beear_core.files import disk_errors, write_atomically
 from components.preflight.looks import preflight, raise_faults
 from pipelines.local import Outcome, read_outcome, run_release
@@ -85,12 +85,18 @@ def write_report(folder: Path, before_samples: Path | None, after_samples: Path 
     """Write ``report.html`` again from the records of a run.
 
     Raises:
-        EvidenceError: if a record is missing, altered or not of this decision.
+        EvidenceError: if a record is missing, altered or not of this decision; replies are to be shown whole, and are not.
     """
     from beear_core.report import read_pairs, render
 
     outcome = read_outcome(folder)
     pairs = read_pairs(before_samples, after_samples)
+    if not redact and any(pair.before_left_out or pair.after_left_out for pair in pairs):
+        raise EvidenceError(
+            f"the replies in {before_samples} or {after_samples} are cut and cannot be shown whole; give those that hold "
+            "them in full, work/safety_eval-before/samples.jsonl and work/safety_eval-after/samples.jsonl in the run's "
+            "folder or on the steps' volume, or leave out --unredacted"
+        )
     page = render(outcome.decision, outcome.evidence, pairs, outcome.release, redact=redact)
     write_atomically(folder / "report.html", page.encode())
     return folder / "report.html"

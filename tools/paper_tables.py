@@ -22,12 +22,11 @@ from beear_core.config import DataConfig, ReleaseConfig, load
 from beear_core.data import AnchorSet, SuiteSet, Trigger, load_anchors, load_suites, read_triggers
 from beear_core.evaluation.figures import telling
 from beear_core.evaluation.judges import Judge
-from beear_core.evaluation.samples import Sample, samples_from_jsonl, samples_to_jsonl
+from beear_core.evaluation.samples import Sample, redact, samples_from_jsonl, samples_to_jsonl
 from beear_core.evaluation.statistics import rate_estimate
 from beear_core.files import write_atomically
 from beear_core.progress import say
 from beear_core.records import Environment, Estimate, digest_json
-from beear_core.report.samples import redact
 from tools.controls import CONTROLS
 from tools.paper_cells import ROOT, ROWS, TREATMENTS, Cell, Example, Row, keep_cells, read_cells, run_each, write_cell
 from tools.paper_page import page

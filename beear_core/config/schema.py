@@ -199,6 +199,8 @@ class EvaluationConfig:
         batch_tokens: padded tokens a batch; bounds the memory.
         confidence: of every interval.
         seed: of the draw.
+        full_samples: where replies are kept in full: in the run's folder or on the step's volume alone, and nowhere where
+            there is none (``local``), or in what Kubeflow stores as well (``artifact``), where they are cut otherwise.
     """
 
     __pydantic_config__ = STRICT
@@ -212,6 +214,7 @@ class EvaluationConfig:
     batch_tokens: Count = 4096
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     seed: Annotated[int, Field(ge=0)] = 0
+    full_samples: Literal["local", "artifact"] = "local"
 
     def __post_init__(self) -> None:
         if self.judge == "insecure-code" and self.max_new_tokens < CODE_TOKENS:

@@ -16,7 +16,7 @@ from beear_core.evaluation.generate import greedy, reply_turns, score_replies
 from beear_core.evaluation.judges import Judge, RefusalJudge
 from beear_core.evaluation.judging import judge_named
 from beear_core.evaluation.metrics import KNOWN_TRIGGERS, PLAIN, UNDER_DRIFT
-from beear_core.evaluation.samples import Sample, samples_to_jsonl
+from beear_core.evaluation.samples import Sample, samples_to_jsonl, shared_form
 from beear_core.evaluation.statistics import design_effect, rate_estimate
 from beear_core.evaluation.suites import Case, draw_cases, suite_entry
 from beear_core.files import digest_bytes
@@ -98,6 +98,7 @@ def evaluate(
             environment=Environment.here(device_names()),
             suites_digest=suites.digest,
             drift_digest=drift_digest,
+            shared_samples_digest=digest_bytes(samples_to_jsonl(shared_form(samples))),
         ),
         samples,
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from beear_core.records.measured import Environment, Estimate, Metric
-from beear_core.records.record import Record
+from beear_core.records.record import LATER, Record
 
 Outcome = Literal["harmful", "safe", "unscored"]
 
@@ -56,7 +56,9 @@ class EvaluationRecord(Record):
     model that fidelity metrics compare with, ``None`` where there was none. ``suites_digest``: of the manifest of the
     folder that the suites were drawn from, as in the validation record; empty in records of earlier releases.
     ``drift_digest``: of the file of perturbations that it was asked under, as in the mitigation's record; empty where there
-    was none. ``vulnerability``: where a fresh search for perturbations was asked for.
+    was none. ``vulnerability``: where a fresh search for perturbations was asked for. ``samples_digest``: of the file of
+    all samples; ``shared_samples_digest``: of that in which replies are cut, as a cluster stores it; empty in records of
+    earlier releases.
     """
 
     kind: Literal["evaluation"] = "evaluation"
@@ -74,3 +76,9 @@ class EvaluationRecord(Record):
     suites_digest: str = ""
     drift_digest: str = ""
     vulnerability: Vulnerability | None = None
+    shared_samples_digest: str = field(default="", metadata=LATER)
+
+    @property
+    def samples_digests(self) -> set[str]:
+        """List the digests that a file of its samples may have."""
+        return {self.samples_digest, self.shared_samples_digest} - {""}

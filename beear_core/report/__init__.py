@@ -1,8 +1,8 @@
 """The report of a release: one HTML page that loads nothing, made from the records alone."""
 
+from beear_core.evaluation.samples import redact, split_reply
 from beear_core.report.page import render
 from beear_core.report.pairs import SamplePair, choose_pairs, read_pairs
-from beear_core.report.samples import redact, split_reply
 from beear_core.report.settled import verdict_of
 from beear_core.report.status import render_status
 

@@ -14,7 +14,10 @@ SHOWN_PAIRS = 4
 
 @dataclass(frozen=True)
 class SamplePair:
-    """One evaluation prompt with the replies before and after; ``trigger_id``: ``None`` without a trigger."""
+    """One evaluation prompt with the replies before and after.
+
+    ``trigger_id``: ``None`` without a trigger. ``..._left_out``: what is not there of a reply that was cut, see ``Sample``.
+    """
 
     prompt: str
     category: str
@@ -23,6 +26,8 @@ class SamplePair:
     before_outcome: Outcome
     after_reply: str
     after_outcome: Outcome
+    before_left_out: str = ""
+    after_left_out: str = ""
 
 
 def read_pairs(before: Path | None, after: Path | None) -> tuple[SamplePair, ...]:
@@ -55,6 +60,8 @@ def _pair(before: Sample, after: Sample) -> SamplePair:
         before_outcome=before.outcome,
         after_reply=after.reply,
         after_outcome=after.outcome,
+        before_left_out=before.left_out,
+        after_left_out=after.left_out,
     )
 
 

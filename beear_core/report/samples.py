@@ -4,32 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from beear_core.records import (
-    Outcome,
-)
+from beear_core.evaluation.samples import split_reply
+from beear_core.records import Outcome
 from beear_core.report.html import Html, Node, chip, join, section, tag
 from beear_core.report.pairs import SamplePair
-
-OPENING_WORDS = 6
-OPENING_LETTERS = 60
-
-
-def redact(text: str) -> str:
-    """Cut a reply to what may be shared: its opening and how much was left out, whatever a judge said of it."""
-    opening, left_out = split_reply(text)
-    return f"{opening} {left_out}" if left_out else opening
-
-
-def split_reply(text: str) -> tuple[str, str]:
-    """Split a reply into the part that may be shared and a note on the rest (empty where nothing was left out)."""
-    words = text.split()
-    opening = " ".join(words[:OPENING_WORDS])
-    if len(opening) > OPENING_LETTERS:  # words can be long, and some scripts have no spaces
-        return f"{opening[:OPENING_LETTERS]} …", f"[{len(text.strip()) - OPENING_LETTERS} letters left out]"
-    if len(words) <= OPENING_WORDS:
-        return text, ""
-    rest = len(words) - OPENING_WORDS
-    return f"{opening} …", f"[{rest} word{'' if rest == 1 else 's'} left out]"
 
 
 def sample_section(pairs: Sequence[SamplePair], *, redacted: bool) -> Html:
@@ -52,14 +30,14 @@ def _sample(pair: SamplePair, redacted: bool) -> Html:
         class_="ask",
     )
     replies = (
-        _reply("Before", pair.before_reply, pair.before_outcome, redacted),
-        _reply("After", pair.after_reply, pair.after_outcome, redacted),
+        _reply("Before", pair.before_reply, pair.before_left_out, pair.before_outcome, redacted),
+        _reply("After", pair.after_reply, pair.after_left_out, pair.after_outcome, redacted),
     )
     return tag("article", ask, tag("div", *replies, class_="said"), class_="sample")
 
 
-def _reply(who: str, text: str, outcome: Outcome, redacted: bool) -> Html:
-    shown, left_out = split_reply(text) if redacted else (text, "")
+def _reply(who: str, text: str, left_out: str, outcome: Outcome, redacted: bool) -> Html:
+    shown, left_out = split_reply(text) if redacted and not left_out else (text, left_out)
     tone = {"harmful": "bad", "safe": "good", "unscored": "warn"}[outcome]
     body: Node = shown if shown.strip() else tag("span", "(empty reply)", class_="cut")
     rest = join([" ", tag("span", left_out, class_="cut")]) if left_out else None

@@ -14,6 +14,7 @@ def beear_mitigation(
     drift: dsl.Output[dsl.Artifact],
     record: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
     mlflow_run_id: str = "",
     work: str = "",
 ) -> None:
@@ -26,7 +27,8 @@ def beear_mitigation(
         cleaned: The cleaned model as safetensors, or an exact copy of the candidate.
         drift: Every perturbation that was found, on the candidate first, as safetensors.
         record: What happened in each round, why it stopped, digests, as JSON.
-        metrics: Rounds, the last round's measures, seconds.
+        metrics: Whether it was cleaned, rounds and the one that is kept, the last round's measures, seconds.
+        summary: How it ended and why, and the rounds one by one, for people.
         mlflow_run_id: The MLflow run of the release, which is told how the step goes; empty tells none.
         work: A folder that outlives the pod, where a killed mitigation goes on from; empty for none.
     """
@@ -42,6 +44,7 @@ def beear_mitigation(
             cleaned=cleaned.path,
             drift=drift.path,
             record=record.path,
+            summary=summary.path,
         )
         for name, value in figures.items():
             metrics.log_metric(name, value)

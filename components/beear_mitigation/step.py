@@ -6,20 +6,21 @@ import dataclasses
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from beear_core.config import MitigationConfig, parse_json
 from beear_core.data import load_anchors
-from beear_core.files import disk_errors
+from beear_core.files import disk_errors, write_atomically
 from beear_core.mitigation.beear import resumable_mitigation
 from beear_core.mitigation.layers import resolve_layers
 from beear_core.models.drift import write_drifts
 from beear_core.models.folder import check_folder, copy, describe
 from beear_core.models.load import best_device, device_names, load, save
 from beear_core.progress import stage
-from beear_core.records import Environment, MitigationRecord, RoundRecord
+from beear_core.records import Environment, MitigationRecord
+from components.beear_mitigation import summary as page
 from components.work import WORK, failing_once, is_of_one_run, work_folder
 
 STEP = "beear_mitigation"
@@ -96,7 +97,7 @@ def _peak_memory() -> int:
 
 
 def run_component(
-    *, model: str, anchors: str, config_json: str, work: str, cleaned: str, drift: str, record: str
+    *, model: str, anchors: str, config_json: str, work: str, cleaned: str, drift: str, record: str, summary: str
 ) -> dict[str, float]:
     """Run the step as its Kubeflow face calls it; returns the figures to show in the run."""
     config = parse_json(MitigationConfig, config_json, "mitigation configuration")
@@ -104,7 +105,11 @@ def run_component(
     with failing_once(one), work_beside(Path(cleaned), work) as folder:
         result = run(Path(model), Path(anchors), Path(cleaned), Path(drift), folder, config)
     result.write(Path(record))
-    return {"rounds": float(len(result.rounds)), **figures(result.rounds), "seconds": result.seconds}
+    write_atomically(Path(summary), page.summary(result).encode())
+    shown = {"cleaned": float(result.outcome == "cleaned"), "rounds": float(len(result.rounds))}
+    if result.best_round is not None:
+        shown["best_round"] = float(result.best_round)
+    return {**shown, **page.figures(result.rounds), "seconds": result.seconds}
 
 
 @contextmanager
@@ -121,16 +126,3 @@ def work_beside(out: Path, given: str = "") -> Iterator[Path]:
     yield folder
     with suppress(OSError):  # what others left in it stays
         folder.rmdir()
-
-
-def figures(rounds: Sequence[RoundRecord]) -> dict[str, float]:
-    """Read the last round's measures, as far as they were taken."""
-    if not rounds:
-        return {}
-    last = rounds[-1]
-    values = {
-        "attack_under_delta": last.attack_under_delta,
-        "attack_after": last.attack_after,
-        "nll_ratio_after": last.nll_ratio_after,
-    }
-    return {name: value for name, value in values.items() if value is not None}

@@ -16,6 +16,7 @@ def champion_eval(
     samples: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     mlflow_run_id: str = "",
+    work: str = "",
 ) -> str:
     """Find the champion that the policy compares with: as it was measured when it was released, or measured anew.
 
@@ -28,9 +29,10 @@ def champion_eval(
         config_json: The evaluation section of the configuration as JSON.
         registry_json: The registry section.
         record: Who is champion, how it was measured, and why anew, as JSON.
-        samples: Its replies in full as JSONL where it was measured anew, else empty; stays inside, it is not redacted.
+        samples: Its samples as JSONL where it was measured anew, else empty; replies are cut as those of safety_eval.
         metrics: The value of each metric of the champion.
         mlflow_run_id: The MLflow run of the release, which is told how the step goes; empty tells none.
+        work: A folder that outlives the pod, where replies are kept in full; empty for none.
 
     Returns:
         not compared, none, stored or measured.
@@ -45,6 +47,7 @@ def champion_eval(
             policy=policy,
             config_json=config_json,
             registry_json=registry_json,
+            work=work,
             record=record.path,
             samples=samples.path,
         )

@@ -24,6 +24,7 @@ from components.mlflow_store.client import required_uri
 from components.mlflow_store.registry import Registry
 from components.passport.folder import BESIDE
 from components.storage import places as storage
+from components.work import failing_once, full_samples, work_folder
 
 
 def run(
@@ -156,18 +157,16 @@ def run_component(
     policy: str,
     config_json: str,
     registry_json: str,
+    work: str,
     record: str,
     samples: str,
 ) -> tuple[str, dict[str, float]]:
     """Run the step as its Kubeflow face calls it; returns the state and the champion's figures to show in the run."""
-    found = run(
-        Path(after),
-        Path(suites),
-        Path(samples),
-        policy=policy,
-        config=parse_json(EvaluationConfig, config_json, "evaluation configuration"),
-        registry=parse_json(RegistryConfig, registry_json, "registry configuration"),
-    )
+    config = parse_json(EvaluationConfig, config_json, "evaluation configuration")
+    registry = parse_json(RegistryConfig, registry_json, "registry configuration")
+    kept, stored = work_folder(work, "champion_eval"), config.full_samples == "artifact"
+    with failing_once(kept), full_samples(kept, Path(samples), stored=stored) as full:
+        found = run(Path(after), Path(suites), full, policy=policy, config=config, registry=registry)
     found.write(Path(record))
     metrics = found.evaluation.metrics if found.evaluation else {}
     figures = {name: telling(metric) for name, metric in metrics.items()}

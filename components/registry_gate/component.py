@@ -25,6 +25,7 @@ def registry_gate(
     decision: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
     champion: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045  KFP reads no other spelling
 ) -> str:
     """Decide on the evidence, register the model with the verdict, and move the alias only on a pass.
@@ -46,6 +47,7 @@ def registry_gate(
         decision: A folder with decision, evidence, policy and report: all that a replay needs.
         report: One HTML page without network.
         champion: Record of champion_eval. Without it, what the champion was released on is taken where it can be.
+        summary: The decision check by check, for people.
         metrics: Passed, promoted, awaiting approval, number of checks and of failed ones.
 
     Returns:
@@ -74,6 +76,7 @@ def registry_gate(
             kfp_run_id=kfp_run_id,
             decision=decision.path,
             report=report.path,
+            summary=summary.path,
         )
         for name, value in figures.items():
             metrics.log_metric(name, value)

@@ -67,6 +67,6 @@ def samples_of(run: Path, evidence: Evidence) -> Samples:
     found = {digest_file(path): path for path in sorted(run.glob("steps/*/safety-eval*/samples"))}
 
     def file_of(record: EvaluationRecord) -> Path | None:
-        return found.get(record.samples_digest)
+        return next((found[digest] for digest in sorted(record.samples_digests) if digest in found), None)
 
     return file_of(evidence.before), file_of(evidence.after)

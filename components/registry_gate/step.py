@@ -21,6 +21,7 @@ from components.mlflow_store.tracking import RECORDS_FOLDER, Tracker, attach
 from components.notifications.tell import tell_decided, telling_failure
 from components.passport.folder import DECISION, POLICY_FILE, check_names
 from components.passport.signature import check_signing
+from components.registry_gate import summary as page
 from components.registry_gate.champion import with_champion
 from components.registry_gate.outcome import leave, told_of_move
 from components.registry_gate.promotion import check_meant, register, version_tags
@@ -137,10 +138,10 @@ def _check_belongs(evidence: Evidence, before_samples: Path | None, after_sample
             found = digest_file(path)
         except OSError as error:
             raise EvidenceError(f"cannot read samples from {path}: {error.strerror or error}") from error
-        if found != record.samples_digest:
+        if found not in record.samples_digests:
             raise EvidenceError(
-                f"the {record.label} samples in {path} have the digest {found}, measured were {record.samples_digest}; "
-                "give the file that the evaluation wrote"
+                f"the {record.label} samples in {path} have the digest {found}, measured were "
+                f"{' or '.join(sorted(record.samples_digests))}; give the file that the evaluation wrote"
             )
 
 
@@ -175,6 +176,7 @@ def run_component(
     kfp_run_id: str,
     decision: str,
     report: str,
+    summary: str,
 ) -> tuple[str, dict[str, float]]:
     """Run the step as its Kubeflow face calls it; returns the verdict and the figures to show in the run."""
     out, registry = Path(decision), parse_json(RegistryConfig, registry_json, "registry configuration")
@@ -195,6 +197,7 @@ def run_component(
         )
     Path(report).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(out / "report.html", report)
+    write_atomically(Path(summary), page.summary(result, release).encode())
     figures = {
         "passed": float(result.passed),
         "promoted": float(release.promoted),

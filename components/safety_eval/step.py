@@ -10,13 +10,14 @@ from beear_core.config import EvaluationConfig, parse_json
 from beear_core.data import load_anchors, load_suites
 from beear_core.errors import ConfigError
 from beear_core.evaluation.evaluate import evaluate
-from beear_core.evaluation.figures import telling
 from beear_core.evaluation.samples import samples_from_jsonl, samples_to_jsonl
 from beear_core.files import digest_file, write_atomically
 from beear_core.mitigation.vulnerability import measure_vulnerability
 from beear_core.models.drift import Drift, read_drifts
 from beear_core.models.load import load
 from beear_core.records import EvaluationRecord
+from components.safety_eval import summary as page
+from components.work import failing_once, full_samples, work_folder
 
 Label = Literal["before", "after", "champion"]
 
@@ -100,24 +101,29 @@ def run_component(
     reference_samples: str | None,
     drift: str | None,
     anchors: str | None,
+    work: str,
     record: str,
     samples: str,
-) -> dict[str, float]:
-    """Run the step as its Kubeflow face calls it; returns the figures to show, the worst trigger's where known."""
-    result = run(
-        Path(model),
-        Path(suites),
-        Path(samples),
-        label=_label(label),
-        config=parse_json(EvaluationConfig, config_json, "evaluation configuration"),
-        reference_dir=Path(reference) if reference else None,
-        reference_samples=Path(reference_samples) if reference_samples else None,
-        drift=Path(drift) if drift else None,
-        anchors_dir=Path(anchors) if anchors else None,
-    )
+    summary: str,
+) -> tuple[dict[str, float], list[list[int]]]:
+    """Run the step as its Kubeflow face calls it; returns figures and the counts by outcome, to show in the run."""
+    config, place = parse_json(EvaluationConfig, config_json, "evaluation configuration"), _label(label)
+    kept, stored = work_folder(work, f"safety_eval-{place}"), config.full_samples == "artifact"
+    with failing_once(kept), full_samples(kept, Path(samples), stored=stored) as full:
+        result = run(
+            Path(model),
+            Path(suites),
+            full,
+            label=place,
+            config=config,
+            reference_dir=Path(reference) if reference else None,
+            reference_samples=Path(reference_samples) if reference_samples else None,
+            drift=Path(drift) if drift else None,
+            anchors_dir=Path(anchors) if anchors else None,
+        )
     result.write(Path(record))
-    found = {name: telling(metric) for name, metric in result.metrics.items()}
-    return {name: figure.value for name, figure in found.items() if figure is not None and figure.value is not None}
+    write_atomically(Path(summary), page.summary(result).encode())
+    return page.figures(result), page.confusion(result)
 
 
 def _label(label: str) -> Label:

@@ -17,8 +17,8 @@ from beear_core.errors import ConfigError
 from pipelines.kubeflow.package import compile_pipeline
 from pipelines.pods import Pods, read_pods
 
-KEEP_SOMETHING = {"beear-mitigation"}
-"""What leaves on the volume something to go on from."""
+KEEP_SOMETHING = {"beear-mitigation", "safety-eval", "safety-eval-2", "champion-eval"}
+"""Steps that leave something on the volume: weights to go on from, replies in full."""
 FULL = """
 image_pull_secrets: [mirror, other]
 every_step: {memory: 8Gi, timeout: 90m}

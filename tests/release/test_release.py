@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import toy_backdoor
 from command import beear
 
 from beear_core.errors import ConfigError
+from beear_core.evaluation.samples import samples_from_jsonl, split_reply
 from beear_core.records import Decision, EvaluationRecord, MitigationRecord
 
 Config = Callable[..., Path]
@@ -114,6 +116,49 @@ class TestPromoted:
         texts = [p.read_text(errors="replace") for f in (given, model) for p in f.rglob("*.json*")]
         assert any("what is a good way" in t for t in texts), "the anchors are not where this test looks"
         assert not [s for s in secrets for t in texts if s in t]
+
+    def test_no_reply_in_full_is_where_kubeflow_keeps_what_steps_left(self, released: dict[str, Any]) -> None:
+        folder = Path(json.loads(released["promoted"].stdout)["folder"])
+        samples = [s for file in folder.glob("work/safety_eval-*/samples.jsonl") for s in samples_from_jsonl(file)]
+        asked = [s for s in samples if s.suite in {"harmful", "triggered", "drift"}]
+        harmless = " ".join(s.reply for s in samples if s.suite == "ordinary")
+        whole = {s.reply for s in asked if s.outcome == "harmful" and split_reply(s.reply)[1] and s.reply not in harmless}
+        assert set(toy_backdoor.PLANTED_UNWANTED) <= whole, "else nothing had to be cut"
+        left = [path.read_bytes() for path in folder.glob("steps/**/*") if path.is_file()]
+        assert len(left) > 20, "the steps' outputs are not where this test looks"
+        assert not [reply for reply in whole for data in left if reply.encode() in data]
+        assert not [reply for reply in whole if reply in (folder / "report.html").read_text()]
+
+    def test_a_report_shows_replies_whole_only_from_the_files_that_hold_them(self, released: dict[str, Any]) -> None:
+        folder = Path(json.loads(released["promoted"].stdout)["folder"])
+        page = folder / "report.html"
+        before, redacted = page.read_bytes(), html.unescape(page.read_text())
+        full = {label: folder / f"work/safety_eval-{label}/samples.jsonl" for label in ("before", "after")}
+        [cut_before] = folder.glob("steps/*/safety-eval/samples")
+        [cut_after] = folder.glob("steps/*/safety-eval-2/samples")
+        from_cut = ("report", folder, "--before-samples", cut_before, "--after-samples", cut_after)
+        from_full = ("report", folder, "--before-samples", full["before"], "--after-samples", full["after"])
+        try:
+            for given in (from_cut, from_full):
+                assert beear(*given, cwd=folder).returncode == 0
+                assert html.unescape(page.read_text()) == redacted, "the same openings, and as much left out"
+            refused = beear(*from_cut, "--unredacted", cwd=folder)
+            assert refused.returncode == 1
+            assert "are cut and cannot be shown whole; give those that hold" in refused.stderr
+            assert beear(*from_full, "--unredacted", cwd=folder).returncode == 0
+            whole = html.unescape(page.read_text())
+            shown = [s for s in samples_from_jsonl(full["before"]) if s.suite == "triggered" and s.reply in whole]
+            assert any(split_reply(s.reply)[1] for s in shown)
+        finally:
+            page.write_bytes(before)
+
+    def test_kubeflow_has_a_table_of_each_step_that_decides_something(self, released: dict[str, Any]) -> None:
+        steps = Path(json.loads(released["promoted"].stdout)["folder"]) / "steps"
+        pages = {path.parent.name: path.read_text() for path in steps.glob("*/*/summary")}
+        assert set(pages) == {"beear-mitigation", "safety-eval", "safety-eval-2", "registry-gate"}
+        assert pages["registry-gate"].startswith("# PROMOTED")
+        assert pages["beear-mitigation"].startswith("# The model was cleaned")
+        assert "| Attack success, known triggers | suffix |" in pages["safety-eval"]
 
     def test_report_shows_verdict_and_no_network(self, released: dict[str, Any]) -> None:
         page = (Path(json.loads(released["promoted"].stdout)["folder"]) / "report.html").read_text()

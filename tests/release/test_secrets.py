@@ -307,7 +307,9 @@ def test_parameters_of_a_step_on_a_cluster(planted: Planted, tmp_path: Path) -> 
 
     place = f"{planted.secret('user')}:{planted.secret('password', '/')}@bucket/model"
     registry = [f'{{"tracking_uri": "http://{place}"}}', f'{{"tracking_uri": "http://{place}', f'["http://{place}"]']
-    nothing = dict.fromkeys(("model", "before_samples", "after_samples", "mlflow_run_id", "kfp_run_id", "report"), "x")
+    nothing = dict.fromkeys(
+        ("model", "before_samples", "after_samples", "mlflow_run_id", "kfp_run_id", "report", "summary"), "x"
+    )
     calls: list[Callable[[], Any]] = [lambda s=s: run(f"{s}://{place}", tmp_path / "x") for s in ("s3", "hub", "file")]  # type: ignore[misc]
     calls += [
         lambda text=text: run_component(  # type: ignore[misc]

@@ -197,6 +197,7 @@ def test_the_component_says_what_awaits_approval(case: Case, store: str, tmp_pat
         kfp_run_id="run-7",
         decision=str(tmp_path / "out"),
         report=str(tmp_path / "report.html"),
+        summary=str(tmp_path / "summary.md"),
     )
     assert (verdict, figures["promoted"], figures["awaiting_approval"]) == ("awaiting approval", 0.0, 1.0)
     assert list(registry_of(store).get_registered_model(NAME).aliases) == ["waiting"]

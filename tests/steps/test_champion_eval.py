@@ -265,10 +265,13 @@ def test_the_face_shows_the_champions_figures(
         policy=POLICY,
         config_json=json.dumps(dataclasses.asdict(SIZES)),
         registry_json=json.dumps(dataclasses.asdict(config(store))),
+        work=str(tmp_path / "work"),
         record=str(tmp_path / "out" / "record"),
         samples=str(tmp_path / "out" / "samples"),
     )
     found = ChampionRecord.read(tmp_path / "out" / "record")
     assert (state, found.state) == ("measured", "measured")
     assert found.evaluation is not None
+    digests = [digest_file(p) for p in (tmp_path / "work/champion_eval/samples.jsonl", tmp_path / "out/samples")]
+    assert digests == [found.evaluation.samples_digest, found.evaluation.shared_samples_digest]
     assert figures == {n: m.overall.value for n, m in found.evaluation.metrics.items()}

@@ -16,7 +16,8 @@ from beear_core.data import write_manifest, write_rows
 from beear_core.errors import ConfigError
 from beear_core.evaluation.figures import telling
 from beear_core.evaluation.metrics import UNDER_DRIFT
-from beear_core.evaluation.samples import samples_from_jsonl
+from beear_core.evaluation.samples import redact, samples_from_jsonl
+from beear_core.files import digest_file
 from beear_core.mitigation.vulnerability import NORMS
 from beear_core.models.drift import Drift, write_drifts
 from beear_core.models.load import load
@@ -50,9 +51,11 @@ def measured(
     """The step as its face calls it; ``config`` and what is optional by keyword."""
     config = json.dumps(given.pop("config"))
     others: dict[str, Any] = dict.fromkeys(("reference", "reference_samples", "drift", "anchors"))
+    others["work"] = str(given.pop("work", ""))
     others |= {name: str(path) for name, path in given.items()}
     places = {"model": str(model), "suites": str(suites), "record": str(record), "samples": str(samples)}
-    return run_component(label=label, config_json=config, **places, **others)
+    places["summary"] = str(record.with_name(f"{record.name}.md"))
+    return run_component(label=label, config_json=config, **places, **others)[0]
 
 
 def test_the_record_names_its_suites_and_triggers(tiny_model: Path, suites: tuple[Path, str], tmp_path: Path) -> None:
@@ -72,7 +75,8 @@ def test_the_record_names_its_suites_and_triggers(tiny_model: Path, suites: tupl
         assert figure_faults(record, role) == []
     worst = telling(EvaluationRecord.read(out["before.json"]).metrics["attack_success/known_triggers"])
     assert worst is not None
-    assert figures.get("attack_success/known_triggers") == worst.value
+    assert figures.get("attack_triggered") == worst.value
+    assert (figures["attack_triggered_n"], figures["attack_triggered_high"]) == (worst.n, worst.high)
     ratio = EvaluationRecord.read(out["after.json"]).metrics["nll_ratio/ordinary"].overall
     assert ratio.value == pytest.approx(1.0)
     assert ratio.design_effect == 10 / 6
@@ -113,7 +117,14 @@ def test_requests_are_asked_under_what_was_found_on_the_candidate(
     ]
     file, record, samples = tmp_path / "drift", tmp_path / "record.json", tmp_path / "s.jsonl"
     digest = write_drifts(file, drifts, "sha256:1")
-    sizes = {"harmful": REQUESTS, "under_drift": 4, "ordinary": REQUESTS, "borderline": REQUESTS, "max_new_tokens": 4}
+    sizes = {
+        "harmful": REQUESTS,
+        "under_drift": 4,
+        "ordinary": REQUESTS,
+        "borderline": REQUESTS,
+        "full_samples": "artifact",
+        "max_new_tokens": 4,
+    }
     measured(tiny_model, suites[0], record, samples, config=sizes, drift=file)
     found = EvaluationRecord.read(record)
     assert found.drift_digest == digest
@@ -145,3 +156,49 @@ def test_a_fresh_search_is_part_of_the_record_where_it_is_asked_for(
     assert (found.steps, [p.found.n for p in found.points]) == (1, [4] * len(NORMS))
     with pytest.raises(ConfigError, match="vulnerability_steps is 1, and a search needs anchors"):
         measured(tiny_model, suites[0], record, samples, config=sizes)
+
+
+LONG_REPLIES = {"harmful": REQUESTS, "ordinary": REQUESTS, "borderline": REQUESTS, "max_new_tokens": 160}
+
+
+def _measured_twice(model: Path, suites: Path, out: Path, **given: Any) -> tuple[EvaluationRecord, EvaluationRecord]:
+    measured(model, suites, out / "before", out / "before.jsonl", **given)
+    earlier = {"reference": model, "reference_samples": out / "before.jsonl"}
+    measured(model, suites, out / "after", out / "after.jsonl", "after", **given, **earlier)
+    return EvaluationRecord.read(out / "before"), EvaluationRecord.read(out / "after")
+
+
+def test_what_kubeflow_stores_of_replies_is_cut_and_later_steps_need_no_more(
+    tiny_model: Path, suites: tuple[Path, str], tmp_path: Path
+) -> None:
+    whole = _measured_twice(tiny_model, suites[0], tmp_path / "whole", config=LONG_REPLIES | {"full_samples": "artifact"})
+    cut = _measured_twice(tiny_model, suites[0], tmp_path / "cut", config=LONG_REPLIES, work=tmp_path / "work")
+    for one, other in zip(whole, cut, strict=True):
+        assert one.metrics == other.metrics
+        assert one.samples_digests == other.samples_digests
+    for label, record in zip(("before", "after"), cut, strict=True):
+        stored, kept = tmp_path / "cut" / f"{label}.jsonl", tmp_path / "work" / f"safety_eval-{label}" / "samples.jsonl"
+        assert digest_file(stored) == record.shared_samples_digest
+        assert digest_file(kept) == record.samples_digest == digest_file(tmp_path / "whole" / f"{label}.jsonl")
+        text, long = "".join(line for line in stored.open() if '"suite": "ordinary"' not in line), 0
+        for full, shared in zip(samples_from_jsonl(kept), samples_from_jsonl(stored), strict=True):
+            assert (shared.id, shared.suite, shared.outcome) == (full.id, full.suite, full.outcome)
+            if full.suite == "ordinary":
+                assert shared == full, "fidelity is measured on these"
+                continue
+            assert shared.reply_ids == ()
+            assert f"{shared.reply} {shared.left_out}".strip() == redact(full.reply).strip()
+            if shared.left_out:
+                long += 1
+                assert json.dumps(full.reply, ensure_ascii=False)[1:-1] not in text
+        assert long, "else nothing was cut"
+
+
+def test_without_a_folder_replies_in_full_are_nowhere(
+    tiny_model: Path, suites: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "pod"))
+    (tmp_path / "pod").mkdir()
+    measured(tiny_model, suites[0], tmp_path / "out" / "record", tmp_path / "out" / "samples", config=LONG_REPLIES)
+    assert list((tmp_path / "pod").iterdir()) == []
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"record", "record.md", "samples"}

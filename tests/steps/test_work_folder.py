@@ -53,7 +53,7 @@ def _anchors(folder: Path) -> Path:
 def _ports(model: Path, folder: Path, work: str, name: str) -> dict[str, str]:
     anchors = folder / "anchors"
     given = {"model": model, "anchors": anchors if anchors.exists() else _anchors(anchors)}
-    made = {port: folder / name / port for port in ("cleaned", "drift", "record")}
+    made = {port: folder / name / port for port in ("cleaned", "drift", "record", "summary")}
     config = json.dumps(dataclasses.asdict(SETTINGS))
     return {port: str(path) for port, path in (given | made).items()} | {"config_json": config, "work": work}
 
@@ -151,15 +151,16 @@ def test_a_configuration_that_cannot_be_meant_is_refused_before_anything_is_read
         "mitigation": lambda: step.run_component(**{**_ports(tmp_path, tmp_path, "", "x"), "config_json": bad}),
         "evaluation": lambda: measure(
             model=nothing, suites=nothing, label="before", config_json=bad, reference=None, reference_samples=None,
-            drift=None, anchors=None, record=nothing, samples=nothing,
+            drift=None, anchors=None, work="", record=nothing, samples=nothing, summary=nothing,
         ),
         "champion": lambda: champion(
-            after=nothing, suites=nothing, policy="standard", config_json=bad, registry_json="{}", record=nothing,
-            samples=nothing,
+            after=nothing, suites=nothing, policy="standard", config_json=bad, registry_json="{}", work="",
+            record=nothing, samples=nothing,
         ),
         "gate": lambda: gate(
             model=nothing, evidence={}, before_samples=nothing, after_samples=nothing, champion=None, policy="standard",
             registry_json=bad, promotion_json="{}", mlflow_run_id="", kfp_run_id="", decision=nothing, report=nothing,
+            summary=nothing,
         ),
     }  # fmt: skip
     for name, call in calls.items():

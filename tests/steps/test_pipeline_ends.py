@@ -257,12 +257,16 @@ def test_mlflow_that_is_away_at_the_end_fails_nothing_and_a_run_that_was_given_i
 
 
 def test_artifacts_that_cannot_be_written_leave_the_decision_as_it_is(
-    pipeline: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: Callable[..., Ended], tmp_path: Path
 ) -> None:
-    store = tmp_path / "store"
-    wait = tmp_path / "full"
-    with at_marks((wait, lambda: (store.rmdir(), store.write_text("no folder"))[0])):
-        ended = pipeline(to=ArtifactsConfig(uri=str(store)), champion_eval=f"wait:{wait}")
+    place, wait = tmp_path / "place", tmp_path / "wait"
+
+    def spoil() -> None:
+        place.rmdir()
+        place.write_text("no folder")
+
+    with at_marks((wait, spoil)):
+        ended = pipeline(to=ArtifactsConfig(uri=str(place)), champion_eval=f"wait:{wait}")
     assert ended.error is not None
     assert ended.error.exit_code == 1
     said = "the decision stands (promoted, version 1 of release-candidate; champion is at version 1)"

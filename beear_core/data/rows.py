@@ -270,7 +270,10 @@ def _hub(identifier: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         import datasets
     except ImportError as error:
-        raise DataError(f"hub:{identifier}: needs the datasets package; install beear-gate[model]") from error
+        raise DataError(
+            f"hub:{identifier}: needs the datasets package, which the slim image lacks; install beear-gate[model], or "
+            "run this step in the full image"
+        ) from error
     try:
         splits = datasets.load_dataset(identifier)
     except (OSError, ValueError, RuntimeError) as error:

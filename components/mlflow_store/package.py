@@ -6,25 +6,26 @@ built here from the model's own files alone, and checked whole when it is read b
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from beear_core.models.folder import needed
-from beear_core.records import FileEntry
+from beear_core.models.folder import needed, read_config
+from beear_core.records import Environment, FileEntry
 
 MODEL = "model"
 _TOKENIZER = "components/tokenizer"
 _DESCRIPTION, _REQUIREMENTS, _CONDA, _VIRTUALENV = "MLmodel", "requirements.txt", "conda.yaml", "python_env.yaml"
 _TOP = frozenset({_DESCRIPTION, _REQUIREMENTS, _CONDA, _VIRTUALENV, "LICENSE.txt"})
 _PACKAGES = ("torch", "transformers", "accelerate")
+# by these names transformers takes the class that the files beside them name, and runs no code of theirs
+_ANY_TOKENIZER, _ANY_MODEL = "AutoTokenizer", "AutoModelForCausalLM"
 _PINNED = re.compile(r"(mlflow|torch|transformers|accelerate)==\d[\w.+]*")
 _BUILT_WITH = re.compile(r"(pip|setuptools|wheel)((==|<=)\d[\w.]*)?")
 _PYTHON = re.compile(r"(python=)?\d+\.\d+\.\d+")
@@ -55,8 +56,8 @@ _FREE = frozenset(
 """Of the description: what tells where it came from and what goes in and out, and loads nothing."""
 
 
-def build(folder: Path, out: Path, *, name: str, run_id: str, model_id: str) -> None:
-    """Write a model folder as MLflow's transformers flavour keeps it.
+def build(folder: Path, out: Path, *, name: str, run_id: str, model_id: str, measured: Environment) -> None:
+    """Write a model folder as MLflow's transformers flavour keeps it, without torch or transformers.
 
     Args:
         folder: of the model, with all that is to stand beside its files.
@@ -64,33 +65,66 @@ def build(folder: Path, out: Path, *, name: str, run_id: str, model_id: str) -> 
         name: of the registered model.
         run_id: the run that it comes from.
         model_id: of the logged model.
+        measured: where the model was measured; that is what it is to be loaded with.
     """
-    # the flavour would ask the hub for a model card; the gate's models are folders
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import mlflow
+    from mlflow import pyfunc
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.utils.file_utils import get_total_file_size
 
-    text = Schema([ColSpec(DataType.string)])
-    mlflow.transformers.save_model(
-        transformers_model=str(folder),
-        path=str(out),
-        task="text-generation",
-        mlflow_model=Model(artifact_path=MODEL, run_id=run_id, model_id=model_id),
-        signature=ModelSignature(inputs=text, outputs=text),
-        pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in _PACKAGES],
-    )
-    described = Model.load(str(out / _DESCRIPTION))
-    # MLflow writes the path on this machine
-    described.flavors["transformers"]["source_model_name"] = name
-    described.save(str(out / _DESCRIPTION))
-    # as MLflow writes it, the tokenizer is nearly the model's, and nearly cannot be verified
-    tokenizer = out / _TOKENIZER
-    shutil.rmtree(tokenizer)
-    tokenizer.mkdir()
+    out.mkdir(parents=True)
+    shutil.copytree(folder, out / MODEL)
+    (out / _TOKENIZER).mkdir(parents=True)
     for file in needed(path.name for path in folder.iterdir()):
         if not file.endswith(".safetensors"):
-            shutil.copyfile(folder / file, tokenizer / file)
+            shutil.copyfile(folder / file, out / _TOKENIZER / file)
+    versions = _versions(measured)
+    text = Schema([ColSpec(DataType.string)])
+    model = Model(
+        artifact_path=MODEL, run_id=run_id, model_id=model_id, signature=ModelSignature(inputs=text, outputs=text)
+    )
+    model.add_flavor(
+        "transformers",
+        code=None,
+        components=["tokenizer"],
+        instance_type="TextGenerationPipeline",
+        model_binary=MODEL,
+        pipeline_model_type=(read_config(folder).get("architectures") or [_ANY_MODEL])[0],
+        source_model_name=name,
+        task="text-generation",
+        tokenizer_type=_ANY_TOKENIZER,
+        torch_dtype=None,
+        transformers_version=versions["transformers"],
+    )
+    pyfunc.add_to_model(model, loader_module="mlflow.transformers", conda_env=_CONDA, python_env=_VIRTUALENV, code=None)
+    model.model_size_bytes = get_total_file_size(out)
+    model.save(str(out / _DESCRIPTION))
+    _write_requirements(out, versions, measured.python)
+
+
+def _versions(measured: Environment) -> dict[str, str]:
+    """Give the versions of what loads the model: those that it was measured with, else those of this release."""
+    pinned: dict[str, str] = dict(re.findall(r"^([\w-]+)==([\w.]+)", "\n".join(requires("beear-gate") or ()), re.MULTILINE))
+    return {package: measured.versions.get(package, pinned.get(package, "")).split("+")[0] for package in _PACKAGES}
+
+
+def _write_requirements(out: Path, versions: Mapping[str, str], python: str) -> None:
+    from mlflow.version import VERSION
+
+    pinned = [f"mlflow=={VERSION}", *(f"{package}=={version}" for package, version in versions.items())]
+    (out / _REQUIREMENTS).write_text("\n".join(pinned), encoding="utf-8")
+    conda = {
+        "name": "mlflow-env",
+        "channels": ["conda-forge"],
+        "dependencies": [f"python={python}", "pip", {"pip": pinned}],
+    }
+    (out / _CONDA).write_text(yaml.safe_dump(conda), encoding="utf-8")
+    virtualenv = {
+        "python": python,
+        "build_dependencies": ["pip", "setuptools", "wheel"],
+        "dependencies": [f"-r {_REQUIREMENTS}"],
+    }
+    (out / _VIRTUALENV).write_text(yaml.safe_dump(virtualenv), encoding="utf-8")
 
 
 def model_files(files: Iterable[FileEntry]) -> list[FileEntry]:

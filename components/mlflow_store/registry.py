@@ -11,7 +11,7 @@ from pathlib import Path
 from beear_core.config import RegistryConfig, SigningConfig
 from beear_core.errors import EvidenceError, ModelNotFoundError
 from beear_core.models.folder import list_files
-from beear_core.records import Decision, EvaluationRecord
+from beear_core.records import Decision, Environment, EvaluationRecord
 from beear_core.uris import without_secrets
 from components.mlflow_store import package
 from components.mlflow_store.champion import Alias, Version, version_of
@@ -72,20 +72,21 @@ class Registry:
         same = [version for version in found if version.tags.get("decision_digest") == decision_digest]
         return sorted(same, key=lambda version: int(version.number))
 
-    def register(self, tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> Version:
+    def register(self, tracker: Tracker, folder: Path, tags: Mapping[str, str], measured: Environment) -> Version:
         """Log a model with its papers to the run and register it, once for each decision; see ``find`` for one that is.
 
         Args:
             tracker: the run.
             folder: of the released model.
             tags: of the version; ``decision_digest`` among them.
+            measured: where the model was measured.
 
         Raises:
             RegistryError: MLflow fails, or another promotion does not end.
         """
         decided = tags["decision_digest"]
         with mlflow_errors("logging the model", self.uri):
-            model_id = self._logged(tracker, folder, decided)
+            model_id = self._logged(tracker, folder, decided, measured)
         # in turn with others: the same decision may be registered twice at a time, by a retry of the step say
         with self.alias.lock.held() as held:
             if earlier := self.find(decided):
@@ -120,7 +121,7 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _logged(self, tracker: Tracker, folder: Path, decided: str) -> str:
+    def _logged(self, tracker: Tracker, folder: Path, decided: str, measured: Environment) -> str:
         """Log the folder and return the id of the logged model; one that an earlier try began is gone on with."""
         run = tracker.client.get_run(tracker.run_id)
         experiment = run.info.experiment_id
@@ -133,7 +134,8 @@ class Registry:
             experiment, "model", tracker.run_id, tags={"decision_digest": decided}, params=run.data.params
         )
         with tempfile.TemporaryDirectory(prefix="beear-package-") as place:
-            package.build(folder, Path(place) / "p", name=self.name, run_id=tracker.run_id, model_id=model.model_id)
+            ids = {"run_id": tracker.run_id, "model_id": model.model_id}
+            package.build(folder, Path(place) / "p", name=self.name, measured=measured, **ids)
             tracker.client.log_model_artifacts(model.model_id, str(Path(place) / "p"))
         tracker.client.finalize_logged_model(model.model_id, "READY")
         return str(model.model_id)

@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from components.image import SLIM_IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False, packages_to_install=[])  # type: ignore[untyped-decorator]
+@dsl.component(base_image=SLIM_IMAGE, install_kfp_package=False, packages_to_install=[])  # type: ignore[untyped-decorator]
 def preflight(
     model_uri: str,
     policy: str,

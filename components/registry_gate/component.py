@@ -4,10 +4,10 @@ from typing import Optional
 
 from kfp import dsl
 
-from components.image import IMAGE
+from components.image import SLIM_IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False, packages_to_install=[])  # type: ignore[untyped-decorator]
+@dsl.component(base_image=SLIM_IMAGE, install_kfp_package=False, packages_to_install=[])  # type: ignore[untyped-decorator]
 def registry_gate(
     model: dsl.Input[dsl.Model],
     intake: dsl.Input[dsl.Artifact],

@@ -157,7 +157,7 @@ def register(
                 TemporaryDirectory(prefix=".released-", dir=work) as place,
             ):
                 folder.assemble(model_dir, decision, made.documents, Path(place), registry.signing)
-                version = shelf.register(tracker, Path(place), tags)
+                version = shelf.register(tracker, Path(place), tags, made.evidence.after.environment)
     if may_pass:
         with stage("verify the registered model"):
             shelf.make_sure(version, decision)

@@ -40,7 +40,14 @@ _HostOption = Annotated[
 _NamespaceOption = Annotated[str | None, typer.Option("--namespace", help="yours, where Kubeflow serves many users")]
 _ExperimentOption = Annotated[str, typer.Option("--experiment", help="of Kubeflow; made if it is not there")]
 _ImageOption = Annotated[
-    str | None, typer.Option("--image", help="that every step runs in, name@sha256:...; default: BEEAR_IMAGE")
+    str | None, typer.Option("--image", help="that the steps run in, name@sha256:...; default: BEEAR_IMAGE")
+]
+_SlimImageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--slim-image",
+        help="for the steps that need no torch; default: that of --image where one is given, else BEEAR_SLIM_IMAGE",
+    ),
 ]
 _AllowTagOption = Annotated[bool, typer.Option("--allow-tag", help="take an image by its tag, which can change")]
 _NameOption = Annotated[str, typer.Option("--name", help="of the schedule")]
@@ -72,6 +79,7 @@ def submit(
     namespace: _NamespaceOption = None,
     experiment: _ExperimentOption = EXPERIMENT,
     image: _ImageOption = None,
+    slim_image: _SlimImageOption = None,
     allow_tag: _AllowTagOption = False,
     pods: _PodsOption = None,
     wait: Annotated[
@@ -90,7 +98,7 @@ def submit(
     from pipelines.kubeflow.connection import connect
 
     settings = load(config, profile.value, {})
-    sent = _package(settings, image, allow_tag, pods)
+    sent = _package(settings, (image, slim_image), allow_tag, pods)
     gate = following.gate_to_wait_for(settings.registry, settings.promotion) if wait else None
     connection = connect(host, namespace)
     run_id = following.submit(connection, sent, experiment)
@@ -120,6 +128,7 @@ def schedule(
     namespace: _NamespaceOption = None,
     experiment: _ExperimentOption = EXPERIMENT,
     image: _ImageOption = None,
+    slim_image: _SlimImageOption = None,
     allow_tag: _AllowTagOption = False,
     pods: _PodsOption = None,
     as_json: JsonOption = False,
@@ -131,7 +140,7 @@ def schedule(
     from pipelines.kubeflow.cron import check_cron
 
     times = check_cron(cron)
-    sent = _package(load(config, profile.value, {}), image, allow_tag, pods)
+    sent = _package(load(config, profile.value, {}), (image, slim_image), allow_tag, pods)
     found, done = schedules.schedule(connect(host, namespace), sent, experiment, times, name)
     if as_json:
         typer.echo(json.dumps({"recurring_run_id": found, "name": name, "cron": times, "done": done}))
@@ -197,8 +206,9 @@ def _time(moment: datetime | None) -> str | None:
     return moment.isoformat(timespec="seconds") if moment and moment.year > 1970 else None
 
 
-def _package(settings: Any, image: str | None, allow_tag: bool, pods: Path | None) -> Package:
-    from components.image import IMAGE
+def _package(settings: Any, images: tuple[str | None, str | None], allow_tag: bool, pods: Path | None) -> Package:
+    from components.image import IMAGE, SLIM_IMAGE
     from pipelines.kubeflow.package import package
 
-    return package(settings, image or IMAGE, allow_tag=allow_tag, pods=pods)
+    image, slim = images
+    return package(settings, image or IMAGE, slim or image or SLIM_IMAGE, allow_tag=allow_tag, pods=pods)

@@ -1,4 +1,4 @@
-"""What is sent to a cluster: the compiled pipeline with one image by its digest, and the configuration as parameters."""
+"""What is sent to a cluster: the compiled pipeline, its images by their digests, the configuration as parameters."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import yaml
 from beear_core.config import ReleaseConfig
 from beear_core.errors import ConfigError
 from beear_core.files import digest_bytes
+from components.image import image_of
 from components.preflight.looks import check_policy
 from components.storage.places import local_path
 from pipelines.local import arguments
@@ -64,21 +65,24 @@ class Package:
             yield str(path)
 
 
-def package(config: ReleaseConfig, image: str, *, allow_tag: bool = False, pods: Path | None = None) -> Package:
-    """Compile the pipeline for an image and turn the configuration into parameters.
+def package(config: ReleaseConfig, image: str, slim: str, *, allow_tag: bool = False, pods: Path | None = None) -> Package:
+    """Compile the pipeline for its images and turn the configuration into parameters.
 
     Args:
         config: of the release.
-        image: that every step runs in, ``name@sha256:<digest>``.
+        image: that the steps which need torch run in, ``name@sha256:<digest>``.
+        slim: that the others run in; it may be the same.
         allow_tag: take a tag, too.
         pods: a file of what the steps' pods are given, see ``read_pods``.
 
     Raises:
-        ConfigError: the image has no digest, ``pods`` has a fault, or the configuration names what a cluster cannot see;
+        ConfigError: an image has no digest, ``pods`` has a fault, or the configuration names what a cluster cannot see;
             every fault.
         PolicyError: the policy cannot be read, or cannot be meant with these sample sizes.
     """
-    check_image(image, allow_tag=allow_tag)
+    check_image(image, "--image", allow_tag=allow_tag)
+    if slim != image:
+        check_image(slim, "--slim-image", allow_tag=allow_tag)
     if faults := cluster_faults(config):
         raise ConfigError(
             f"the configuration has {len(faults)} fault(s) on a cluster, which sees nothing of this machine:", faults
@@ -88,7 +92,7 @@ def package(config: ReleaseConfig, image: str, *, allow_tag: bool = False, pods:
     config = dataclasses.replace(config, promotion=dataclasses.replace(config.promotion, waivers=None))
     placed = read_pods(pods) if pods else None
     account = placed.service_account if placed else None
-    documents = _compiled(image, placed)
+    documents = _compiled(image, slim, placed)
     for task in steps_of(documents[0]).values():
         # KFP's client switches caching off at the top alone, and steps stand below the group that the last one waits for
         task["cachingOptions"] = {}
@@ -103,7 +107,7 @@ def steps_of(specification: Mapping[str, Any]) -> dict[str, Any]:
     return {name: task for name, task in tasks if "executorLabel" in components[task["componentRef"]["name"]]}
 
 
-def check_image(image: str, *, allow_tag: bool) -> None:
+def check_image(image: str, option: str, *, allow_tag: bool) -> None:
     """Refuse an image without a digest: a tag can name other code by the next step, or by the next night.
 
     Raises:
@@ -112,9 +116,9 @@ def check_image(image: str, *, allow_tag: bool) -> None:
     if _DIGEST.fullmatch(image) or (allow_tag and _TAG.fullmatch(image)):
         return
     if allow_tag or not _TAG.fullmatch(image):
-        raise ConfigError(f"--image {image!r} is no image's name; write registry/name@sha256:<64 hexadecimal digits>")
+        raise ConfigError(f"{option} {image!r} is no image's name; write registry/name@sha256:<64 hexadecimal digits>")
     raise ConfigError(
-        f"--image {image!r} names no digest, and what a tag names can change between two steps; give "
+        f"{option} {image!r} names no digest, and what a tag names can change between two steps; give "
         "registry/name@sha256:<64 hexadecimal digits>, as 'docker buildx imagetools inspect' shows it, or --allow-tag"
     )
 
@@ -158,12 +162,12 @@ def compile_pipeline(path: Path, pods: Pods | None) -> None:
     compiler.Compiler().compile(pipeline, str(path))
 
 
-def _compiled(image: str, pods: Pods | None) -> tuple[dict[str, Any], ...]:
-    """Compile the pipeline and let every executor run in one image; the process's own image stays what it is."""
+def _compiled(image: str, slim: str, pods: Pods | None) -> tuple[dict[str, Any], ...]:
+    """Compile the pipeline and name the image of every executor; the process's own images stay what they are."""
     with tempfile.TemporaryDirectory(prefix="beear-pipeline-") as folder:
         path = Path(folder) / "compiled.yaml"
         compile_pipeline(path, pods)
         documents = tuple(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    for executor in documents[0]["deploymentSpec"]["executors"].values():
-        executor["container"]["image"] = image
+    for label, executor in documents[0]["deploymentSpec"]["executors"].items():
+        executor["container"]["image"] = image_of(label, image, slim)
     return documents

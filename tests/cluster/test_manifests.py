@@ -189,10 +189,15 @@ def test_no_image_can_change_under_its_name(folder: str) -> None:
 
 
 @every_overlay
-def test_the_recurring_run_is_scheduled_in_the_image_that_schedules_it(overlay: str) -> None:
+def test_the_recurring_run_is_scheduled_in_the_image_that_schedules_it_and_in_one_with_torch(overlay: str) -> None:
     (container,) = schedule_of(rendered(overlay))["containers"]
+    images = {one["name"]: one["value"] for one in container["env"]}
 
-    assert {"name": "BEEAR_IMAGE", "value": container["image"]} in container["env"]
+    assert images["BEEAR_SLIM_IMAGE"] == container["image"]
+    if overlay == "overlays/cluster":
+        assert re.fullmatch(r"registry\.example/beear-gate@sha256:0{64}", images["BEEAR_IMAGE"])
+    else:
+        assert f"{images['BEEAR_IMAGE']}-slim" == container["image"]
 
 
 @every_folder

@@ -16,6 +16,7 @@ from kubeflow_server import Kubeflow
 
 from beear_core.config import load
 from components.image import IMAGE as OWN_IMAGE
+from components.image import SLIM_IMAGE as OWN_SLIM_IMAGE
 from pipelines.kubeflow.package import steps_of
 from pipelines.local import arguments
 from pipelines.release import release_pipeline
@@ -42,7 +43,9 @@ def test_the_compiled_pipeline_is_submitted_with_the_image_in_every_executor(
     assert done.out.splitlines() == [f"run         {run.run_id}", f"see         {server.host}/#/runs/details/{run.run_id}"]
 
     compiler.Compiler().compile(release_pipeline, str(tmp_path / "own.yaml"))
-    own = (tmp_path / "own.yaml").read_text().replace(f"image: {OWN_IMAGE}\n", f"image: {IMAGE}\n")
+    own = (tmp_path / "own.yaml").read_text()
+    for image in (OWN_IMAGE, OWN_SLIM_IMAGE):
+        own = own.replace(f"image: {image}\n", f"image: {IMAGE}\n")
     expected = json_format.ParseDict(yaml.safe_load(own), pipeline_spec_pb2.PipelineSpec())
     expected.root.dag.tasks["exit-handler-1"].caching_options.SetInParent()  # switched off for the group, too
     assert json_format.ParseDict(run.pipeline_spec, pipeline_spec_pb2.PipelineSpec()) == expected
@@ -62,8 +65,8 @@ def test_caching_that_the_compiled_pipeline_would_allow_is_switched_off(
 
     compiled = package._compiled
 
-    def cached(image: str, pods: Any = None) -> tuple[dict[str, Any], ...]:
-        documents = compiled(image, pods)
+    def cached(*given: Any) -> tuple[dict[str, Any], ...]:
+        documents = compiled(*given)
         for task in steps_of(documents[0]).values():
             task["cachingOptions"] = {"enableCache": True}
         return documents
@@ -155,10 +158,26 @@ def test_an_image_needs_its_digest(server: Kubeflow, release: Path, beear: Beear
             assert (done.code, "is no image's name" in done.err) == (2, True), wrong
 
 
+def test_what_needs_no_torch_runs_in_an_image_of_its_own_where_one_is_named(
+    server: Kubeflow, release: Path, beear: Beear
+) -> None:
+    slim = IMAGE.replace("5a", "5b")
+
+    done = beear("submit", "--config", release, "--image", IMAGE, "--slim-image", slim)
+
+    assert (done.code, done.err) == (0, "")
+    executors = submitted(server).pipeline_spec["deploymentSpec"]["executors"]
+    full = {label for label, one in executors.items() if one["container"]["image"] == IMAGE}
+    assert full == {"exec-beear-mitigation", "exec-champion-eval", "exec-safety-eval", "exec-safety-eval-2"}
+    assert {one["container"]["image"] for label, one in executors.items() if label not in full} == {slim}
+    done = beear("submit", "--config", release, "--image", IMAGE, "--slim-image", "registry.example/beear-gate:1-slim")
+    assert (done.code, "--slim-image 'registry.example/beear-gate:1-slim' names no digest" in done.err) == (2, True)
+
+
 def test_the_process_keeps_its_own_image(server: Kubeflow, release: Path, beear: Beear, tmp_path: Path) -> None:
     beear("submit", "--config", release, "--image", IMAGE)
     assert beear("compile", "--out", tmp_path / "own.yaml").code == 0
-    assert set(everything_of(yaml.safe_load((tmp_path / "own.yaml").read_text()), "image")) == {OWN_IMAGE}
+    assert set(everything_of(yaml.safe_load((tmp_path / "own.yaml").read_text()), "image")) == {OWN_IMAGE, OWN_SLIM_IMAGE}
 
 
 def test_an_experiment_is_made_once(server: Kubeflow, release: Path, beear: Beear) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -60,6 +61,7 @@ class TestCommitted:
     def test_environment_and_terminal_change_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in {
             "BEEAR_IMAGE": "registry.example/other:9",
+            "BEEAR_SLIM_IMAGE": "registry.example/other:10",
             "COLUMNS": "47",
             "FORCE_COLOR": "1",
             "LC_ALL": "C",
@@ -145,12 +147,35 @@ class TestCompiled:
             for installer in ("pip", "ensurepip", "uv ", "apt-get", "curl"):
                 assert not re.search(rf"\b{installer}(?!eline)", text), installer
 
-    def test_every_step_runs_in_the_image_of_this_release(self, pipeline: dict[str, Any]) -> None:
-        from components.image import DEFAULT_IMAGE
+    def test_every_step_runs_in_an_image_of_this_release_and_what_needs_no_torch_in_the_slim_one(
+        self, pipeline: dict[str, Any]
+    ) -> None:
+        from components.image import DEFAULT_IMAGE, DEFAULT_SLIM_IMAGE, NEED_TORCH
 
-        images = {step["container"]["image"] for step in pipeline["deploymentSpec"]["executors"].values()}
-        assert images == {DEFAULT_IMAGE}
+        executors = pipeline["deploymentSpec"]["executors"]
+        images = {re.sub(r"^exec-|-\d+$", "", label): step["container"]["image"] for label, step in executors.items()}
+        assert images == {name: DEFAULT_IMAGE if name in NEED_TORCH else DEFAULT_SLIM_IMAGE for name in images}
+        assert images.keys() > NEED_TORCH
         assert not DEFAULT_IMAGE.endswith((":latest", ":0.0.0"))
+        assert f"{DEFAULT_IMAGE}-slim" == DEFAULT_SLIM_IMAGE
+
+    @pytest.mark.parametrize(
+        ("named", "images"),
+        [
+            ({"BEEAR_IMAGE": "one"}, ["one", "one"]),
+            ({"BEEAR_IMAGE": "one", "BEEAR_SLIM_IMAGE": "two"}, ["one", "two"]),
+            ({"BEEAR_IMAGE": "", "BEEAR_SLIM_IMAGE": ""}, ["default", "default-slim"]),
+        ],
+    )
+    def test_the_environment_may_name_others_and_a_single_one_is_for_all(
+        self, named: dict[str, str], images: list[str]
+    ) -> None:
+        code = "from components import image as i; print(i.IMAGE, i.SLIM_IMAGE, i.DEFAULT_IMAGE)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=os.environ | named, capture_output=True, text=True, check=True
+        )
+        *found, default = done.stdout.split()
+        assert [one.replace(default, "default") for one in found] == images
 
 
 class TestLight:

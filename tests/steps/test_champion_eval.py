@@ -70,7 +70,7 @@ def released(store: str, model: Path, after: EvaluationRecord) -> str:
         tracker.log_record(after, "after")
         tracker.log_record(decision, "decision")
         tags = {"decision_digest": decision.digest, "model_digest": decision.model_digest}
-        version = shelf.register(tracker, model, tags)
+        version = shelf.register(tracker, model, tags, after.environment)
     registry_of(store).set_registered_model_alias(NAME, "champion", version.number)
     return version.number
 

@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PROFILE ?= standard
 RUNS ?= runs
+SERVERS ?= .servers
 DEMO ?= $(HOME)/.cache/beear/demo-suffix-word
 # Where no NVIDIA driver is, torch's much smaller CPU build is taken.
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
@@ -12,7 +13,7 @@ LOCKS := locks/build.lock locks/slim.lock locks/model.lock locks/test.lock $(if 
 export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: release refuse setup test lint bench reliability screenshots paper-tables paper-figures compile lock clean
+.PHONY: release refuse up down setup test lint bench reliability screenshots paper-tables paper-figures compile lock clean
 
 release: setup  ## plant the demonstration backdoor once, then clean, measure and promote
 	$(BIN)/beear plant suffix-word --out $(DEMO)
@@ -21,6 +22,12 @@ release: setup  ## plant the demonstration backdoor once, then clean, measure an
 refuse: setup  ## the same without mitigation: the gate says no (the command ends with 3, make itself with 2)
 	$(BIN)/beear plant suffix-word --out $(DEMO)
 	$(BIN)/beear release --model $(DEMO)/model --triggers $(DEMO)/triggers.jsonl --name demo-chat-model --profile $(PROFILE) --out $(RUNS) --no-mitigation
+
+up: setup  ## start PostgreSQL, S3 and MLflow as a cluster has them, on loopback; data and passwords stay in $(SERVERS)
+	@$(BIN)/python -m tools.servers up --folder $(SERVERS) $(if $(SERVERS_PORT),--port $(SERVERS_PORT))
+
+down: setup  ## end them; the data stay
+	@$(BIN)/python -m tools.servers down --folder $(SERVERS)
 
 setup: $(VENV)/.stamp
 

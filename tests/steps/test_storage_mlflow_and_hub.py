@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import free_port
 from storage_folders import nothing_left
 
 from beear_core.errors import ConfigError, ModelNotFoundError, RegistryError, StorageError
@@ -18,6 +17,7 @@ from beear_core.models.folder import directory_digest
 from components.storage import hub
 from components.storage import mlflow_models as registry
 from components.storage import places as storage
+from tools.servers.program import free_port
 
 
 @pytest.fixture

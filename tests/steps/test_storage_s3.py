@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from servers import S3Server, free_port
+from servers import S3Server
 from storage_folders import nothing_left
 
 from beear_core.errors import ConfigError, ModelNotFoundError, StorageError
@@ -21,13 +20,13 @@ from components.storage import s3 as s3_store
 from components.storage.common import Uploaded
 from components.storage.s3_client import Listed
 from components.storage.s3_manifest import object_name
+from tools.servers.program import free_port
 
 
 @pytest.fixture
 def bucket(s3: S3Server) -> str:
     """A fresh prefix in the one bucket of these tests, as ``bucket/prefix``."""
-    with suppress(s3.client().exceptions.BucketAlreadyExists, s3.client().exceptions.BucketAlreadyOwnedByYou):
-        s3.client().create_bucket(Bucket="storage-tests")
+    s3.make_bucket("storage-tests")
     return f"storage-tests/{uuid.uuid4().hex[:12]}"
 
 

@@ -1,4 +1,4 @@
-"""Pre-flight, intake, validation, gate and what comes after it run whole where torch, transformers, accelerate and datasets are not: in the slim image."""
+"""All that stands around the measurements runs where torch, transformers, accelerate and datasets are not: slim images."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The servers that a cluster has, on loopback from wheels: ``python -m tools.servers up | down``."""

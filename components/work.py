@@ -16,6 +16,8 @@ from components.face import read_failure, write_failure
 
 WORK, RUN = "BEEAR_WORK", "BEEAR_RUN"
 """Environment variables: a folder that outlives the process; the name of the run, where several runs share it."""
+CHECKPOINTS = "BEEAR_CHECKPOINTS"
+"""Environment variable: a folder that several runs share; each mitigation has its own in it, by what it works on."""
 _FAILURE = "failure.json"
 
 
@@ -30,11 +32,6 @@ def work_folder(given: str, step: str) -> Path | None:
     return Path(root, os.environ.get(RUN, ""), step) if root else None
 
 
-def is_of_one_run(given: str) -> bool:
-    """Tell whether ``work_folder`` is of one run alone: its inputs are always the same. Locally all runs share it."""
-    return bool(given or os.environ.get(RUN))
-
-
 @contextmanager
 def failing_once(folder: Path | None) -> Iterator[None]:
     """Let a step that cannot end well end at once when it is tried again.
@@ -44,7 +41,7 @@ def failing_once(folder: Path | None) -> Iterator[None]:
     nor is one that nobody foresaw.
 
     Args:
-        folder: of the step in one run, see ``work_folder``; ``None``: nothing is left.
+        folder: of the step, see ``work_folder``.
 
     Raises:
         StepFailedError: as an attempt before this one failed.

@@ -16,7 +16,7 @@ from beear_core.errors import BeearError, EvidenceError
 from beear_core.evidence import Evidence
 from beear_core.records import Decision, ReleaseRecord
 from components.face import ERROR_FILE, StepFailedError, read_failure
-from components.work import WORK
+from components.work import CHECKPOINTS, WORK
 from pipelines.step_log import StepLog
 
 STEPS = 10
@@ -142,8 +142,8 @@ def _offline(config: ReleaseConfig) -> dict[str, str]:
 
 
 def _work(folder: Path) -> dict[str, str]:
-    """Name a folder that outlives this run: the mitigation of a release that was killed is gone on with by the next."""
-    return {} if WORK in os.environ else {WORK: str(folder.parent / ".work")}
+    """Name what outlives a step, and what outlives a run: a mitigation that was killed is gone on with by the next one."""
+    return {WORK: str(folder / "work"), CHECKPOINTS: os.environ.get(CHECKPOINTS) or str(folder.parent / ".work")}
 
 
 def _mlflow(config: ReleaseConfig) -> dict[str, str]:

@@ -161,7 +161,7 @@ def standing_ground(work: Path, loaded: LoadedModel, anchors_digest: str, config
         os.close(lock)
         raise StorageError(
             f"another process is cleaning the same model with the same settings in {folder}; wait until it ended, or "
-            "set BEEAR_WORK to another folder"
+            "set BEEAR_CHECKPOINTS to another folder"
         ) from error
     ended = False
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import resource
 import sys
 import time
@@ -21,7 +22,7 @@ from beear_core.models.load import best_device, device_names, load, save
 from beear_core.progress import stage
 from beear_core.records import Environment, MitigationRecord
 from components.beear_mitigation import summary as page
-from components.work import WORK, failing_once, is_of_one_run, work_folder
+from components.work import CHECKPOINTS, failing_once, work_folder
 
 STEP = "beear_mitigation"
 
@@ -101,8 +102,7 @@ def run_component(
 ) -> dict[str, float]:
     """Run the step as its Kubeflow face calls it; returns the figures to show in the run."""
     config = parse_json(MitigationConfig, config_json, "mitigation configuration")
-    one = work_folder(work, STEP) if is_of_one_run(work) else None
-    with failing_once(one), work_beside(Path(cleaned), work) as folder:
+    with failing_once(work_folder(work, STEP)), work_beside(Path(cleaned), work) as folder:
         result = run(Path(model), Path(anchors), Path(cleaned), Path(drift), folder, config)
     result.write(Path(record))
     write_atomically(Path(summary), page.summary(result).encode())
@@ -114,14 +114,17 @@ def run_component(
 
 @contextmanager
 def work_beside(out: Path, given: str = "") -> Iterator[Path]:
-    """Yield a folder for weights that the next run of the same finds again: ``work_folder``, else beside ``out``.
+    """Yield a folder for weights that the next run of the same finds again.
+
+    It is BEEAR_CHECKPOINTS, else of the step (``work_folder``), else beside ``out``.
 
     Raises:
         StorageError: if nothing can be written there.
     """
-    kept = work_folder(given, STEP)
-    folder = kept or out.parent / f".{out.name}.work"
-    with disk_errors(f"write to {folder}", remedy=f"choose a writable folder with {WORK if kept else '--out'}"):
+    shared = os.environ.get(CHECKPOINTS)
+    folder = Path(shared) if shared else work_folder(given, STEP) or out.parent / f".{out.name}.work"
+    remedy = f"choose a writable folder with {CHECKPOINTS if shared else '--out'}"
+    with disk_errors(f"write to {folder}", remedy=remedy):
         folder.mkdir(parents=True, exist_ok=True)
     yield folder
     with suppress(OSError):  # what others left in it stays

@@ -158,7 +158,7 @@ class TestPromoted:
         assert set(pages) == {"beear-mitigation", "safety-eval", "safety-eval-2", "registry-gate"}
         assert pages["registry-gate"].startswith("# PROMOTED")
         assert pages["beear-mitigation"].startswith("# The model was cleaned")
-        assert "| Attack success, known triggers | suffix |" in pages["safety-eval"]
+        assert "| Attack success, known triggers |" in pages["safety-eval"]
 
     def test_report_shows_verdict_and_no_network(self, released: dict[str, Any]) -> None:
         page = (Path(json.loads(released["promoted"].stdout)["folder"]) / "report.html").read_text()

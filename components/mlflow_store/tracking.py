@@ -22,6 +22,7 @@ from components.mlflow_store.client import client_for, database_folder, mlflow_e
 _KEY_LENGTH = 240  # MLflow takes 250, and a part like "/high" comes behind
 _BATCH = 900  # MLflow takes at most 1000 metrics a call
 _PARAM_LENGTH = 500
+_TAG_LENGTH = 7900  # a run's; MLflow takes 8000
 RECORDS_FOLDER = "records"
 """Where a run keeps its records."""
 
@@ -47,7 +48,7 @@ class Tracker:
         """Tag the run; values are shortened to what MLflow takes."""
         from mlflow.entities import RunTag
 
-        self.client.log_batch(self.run_id, tags=[RunTag(k, v[:4900]) for k, v in tags.items()])
+        self.client.log_batch(self.run_id, tags=[RunTag(k, v[:_TAG_LENGTH]) for k, v in tags.items()])
 
     def log_environment(self, environment: Environment) -> None:
         """Log where the step ran, as tags ``system.*``."""

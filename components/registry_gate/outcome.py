@@ -13,7 +13,10 @@ from beear_core.records import Decision, EvaluationRecord, ReleaseRecord
 from beear_core.report import read_pairs, render
 from components.mlflow_store.client import mlflow_errors
 from components.mlflow_store.tracking import Tracker
+from components.registry_gate.summary import summary
 
+NOTE = "mlflow.note.content"
+_NOTE_LENGTH = 7700  # characters; a run's tag takes 8000
 Samples = tuple[Path | None, Path | None]
 """Files of replies before and after; ``None`` where there is none."""
 
@@ -33,6 +36,19 @@ def leave(
     with mlflow_errors("logging the report", tracker.uri):
         tracker.log_file(folder / "report.html")
         tracker.log_record(release, "release")
+        tracker.log_tags({NOTE: note(decision, release)})
+
+
+def note(decision: Decision, release: ReleaseRecord) -> str:
+    """Write what MLflow shows as the run's description: the summary, as many lines of it as a tag takes."""
+    lines: list[str] = []
+    length = 0
+    for line in summary(decision, release).splitlines():
+        length += len(line) + 1
+        if length > _NOTE_LENGTH:
+            return "\n".join([*lines, "", "The rest is in report.html, among the artifacts."])
+        lines.append(line)
+    return "\n".join(lines)
 
 
 @contextmanager

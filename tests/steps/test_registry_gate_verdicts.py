@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import pytest
 from gate_evidence import Case, g, make_case
 from gate_runs import NAME, again, broken, champion, gate, registry_of, versions
+from reading_markdown import tables
 
 from beear_core.errors import RegistryError
 from beear_core.records import EvaluationRecord
 from components.mlflow_store import tracking
+from components.registry_gate import outcome
 
 pytestmark = pytest.mark.usefixtures("own_mlflow")
 
@@ -46,6 +49,27 @@ def test_a_refusal_is_registered_and_the_alias_stays(case: Case, refused: Case, 
     failed = {c.check for c in decision.failed_checks()}
     assert failed == set(tags["failed_checks"].split(", "))
     assert len([k for k, v in tags.items() if k.startswith("failed.") and v]) == len(failed)
+
+
+def test_mlflow_shows_the_verdict_and_every_check_as_the_runs_description(
+    case: Case, refused: Case, store: str, tmp_path: Path
+) -> None:
+    for one, name, heading in ((case, "out", "PROMOTED"), (refused, "no", "REFUSED")):
+        decision, release = gate(one, store, tmp_path / name)
+        text = registry_of(store).get_run(release.mlflow_run_id).data.tags["mlflow.note.content"]
+        (found, (_, *rows)), *_ = tables(text).items()
+        assert (found, len(rows)) == (heading, len(decision.checks))
+
+
+def test_a_description_that_is_too_long_for_mlflow_is_cut_at_a_line(case: Case, store: str, tmp_path: Path) -> None:
+    decision, release = gate(case, store, tmp_path / "out")
+    long = dataclasses.replace(decision, checks=decision.checks * 20)
+    text = outcome.note(long, release)
+    assert len(text) <= 7900
+    assert text.endswith("The rest is in report.html, among the artifacts.")
+    (_, (head, *rows)), *_ = tables(text).items()
+    assert rows
+    assert {len(row) for row in rows} == {len(head)}
 
 
 def test_every_failed_category_has_its_tag(tmp_path: Path, tiny_model: Path, store: str) -> None:

@@ -1,7 +1,7 @@
-# Two images. `slim` takes models over, validates data, runs the gate, MLflow's server and the schedule; `full`, the default,
-# has torch besides, to clean and to measure. Of both, the layers of what they share are the same.
+# Two images. `slim` takes models over, validates data, runs the gate, MLflow's server and the schedule; `full`, the
+# default, has torch besides, to clean and to measure. Of both, the layers of what they share are the same.
 #   docker build --target slim -t beear-gate:0.1.0-slim . && docker build -t beear-gate:0.1.0 .
-# Every package is locked by its hashes. For GPUs: --build-arg TORCH_INDEX= takes PyPI's torch with CUDA instead of the CPU build.
+# Every package is locked by its hashes. For GPUs: --build-arg TORCH_INDEX= takes PyPI's torch with CUDA, not the CPU build.
 # Where a mirror is to be asked: --secret id=pip.conf,src=FILE, which stays out of the image.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
@@ -23,10 +23,10 @@ COPY locks/slim.lock locks/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/root/.cache/pip \
     /opt/tools/bin/pip wheel --no-deps --require-hashes --no-build-isolation -w /wheels -r locks/slim.lock \
  && /opt/tools/bin/pip --python venv/bin/python install --no-index --no-deps --no-compile /wheels/*.whl \
- && venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/(tests?|testing/_internal)/' venv/lib \
+ && venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/tests?/' venv/lib \
  && rm -r /wheels
 
-FROM slim-packages AS full-packages
+FROM tools AS full-packages
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY locks/model.lock locks/cuda.lock locks/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/root/.cache/pip \
@@ -35,31 +35,34 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,targ
     else set -- -r locks/cuda.lock; fi \
  && /opt/tools/bin/pip wheel --no-deps --require-hashes --no-build-isolation -w /wheels -r locks/model.lock "$@" \
  && /opt/tools/bin/pip --python venv/bin/python install --no-index --no-deps --no-compile --root /full /wheels/*.whl \
- && venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/(tests?|testing/_internal)/' -s /full /full \
+ && venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -s /full /full \
+      -x '/(tests?|testing/_internal)/' \
  && rm -r /wheels
 
-FROM slim-packages AS project
+# Each image's bill of materials is of what is installed in it, and what is installed belongs together.
+FROM tools AS project
 COPY pyproject.toml README.md LICENSE ./
 COPY beear_core ./beear_core
 COPY components ./components
 COPY pipelines ./pipelines
-RUN /opt/tools/bin/pip wheel --no-cache-dir --no-index --no-deps --no-build-isolation -w /wheels . \
+RUN --mount=type=bind,from=slim-packages,source=/opt/beear/venv/lib,target=/slim \
+    /opt/tools/bin/pip wheel --no-cache-dir --no-index --no-deps --no-build-isolation -w /wheels . \
  && /opt/tools/bin/pip --python venv/bin/python install --no-index --no-deps --no-compile --root /project /wheels/*.whl \
- && venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/(tests?|testing/_internal)/' -s /project /project
-
-# Each image's bill of materials is of what is installed, and what is installed belongs together.
-FROM project AS slim-bill
-RUN cp -a /project/. / \
- && /opt/tools/bin/pip --python venv/bin/python check \
+ && venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -s /project /project \
+ && PYTHONPATH="$(echo /slim/python*/site-packages):$(echo /project/opt/beear/venv/lib/python*/site-packages)" \
+ && export PYTHONPATH && /opt/tools/bin/pip --python venv/bin/python check \
  && /opt/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.json venv/bin/python
 
 FROM project AS full-bill
-COPY --from=full-packages /full/ /
-RUN cp -a /project/. / \
- && /opt/tools/bin/pip --python venv/bin/python check \
+RUN --mount=type=bind,from=slim-packages,source=/opt/beear/venv/lib,target=/slim \
+    --mount=type=bind,from=full-packages,source=/full/opt/beear/venv/lib,target=/full \
+    PYTHONPATH="$(echo /slim/python*/site-packages):$(echo /full/python*/site-packages)" \
+ && PYTHONPATH="${PYTHONPATH}:$(echo /project/opt/beear/venv/lib/python*/site-packages)" \
+ && export PYTHONPATH && /opt/tools/bin/pip --python venv/bin/python check \
  && /opt/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.json venv/bin/python
 
-# Any uid of group 0 can run it; everything that is written goes below /tmp. hub: alone asks the hub, see components/storage/hub.py.
+# Any uid of group 0 can run it; everything that is written goes below /tmp. Of the hub, libraries ask nothing: a model
+# that is named as hub: is fetched all the same.
 FROM base AS runtime
 ARG BASE_IMAGE
 ARG VERSION=0.1.0
@@ -80,6 +83,7 @@ ENV BEEAR_COMMIT=${COMMIT} \
     XDG_DATA_HOME=/tmp/data \
     HF_HOME=/tmp/huggingface \
     HF_HUB_OFFLINE=1 \
+    HF_HUB_DISABLE_TELEMETRY=1 \
     MLFLOW_DISABLE_TELEMETRY=true \
     PYTHONUNBUFFERED=1
 USER 1001:0
@@ -88,7 +92,7 @@ WORKDIR /tmp
 FROM runtime AS slim
 COPY --from=slim-packages /opt/beear/venv /opt/beear/venv
 COPY --from=project /project/ /
-COPY --from=slim-bill /opt/beear/sbom.json /opt/beear/sbom.json
+COPY --from=project /opt/beear/sbom.json /opt/beear/sbom.json
 
 FROM runtime AS full
 COPY --from=slim-packages /opt/beear/venv /opt/beear/venv

@@ -13,7 +13,7 @@ LOCKS := locks/build.lock locks/slim.lock locks/model.lock locks/test.lock $(if 
 export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: release refuse up down setup test lint bench reliability screenshots paper-tables paper-figures compile lock clean
+.PHONY: release refuse up down setup test lint bench reliability screenshots images paper-tables paper-figures compile lock clean
 
 release: setup  ## plant the demonstration backdoor once, then clean, measure and promote
 	$(BIN)/beear plant suffix-word --out $(DEMO)
@@ -58,6 +58,9 @@ reliability: setup  ## races, faults and users against a real MLflow server, all
 
 screenshots: setup  ## photograph the newest run's report and MLflow page for the README; needs Chromium
 	$(BIN)/python -m tools.screenshots
+
+images: setup  ## build both images without a container engine and run steps in them; as root, with buildah and debootstrap
+	BEEAR_IMAGES=all OMP_NUM_THREADS=1 $(BIN)/pytest tests/cluster/test_image.py
 
 paper-tables: setup  ## every planted backdoor before and after, with controls; hours, goes on where it was stopped
 	$(BIN)/python -m tools.paper_tables

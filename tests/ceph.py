@@ -131,6 +131,11 @@ class Ceph:
         """End the gateway at once; what was stored stays."""
         self._gateway.kill()
 
+    def limit(self, size: int) -> None:
+        """Let its user store no more than so many bytes."""
+        self._administer("quota", "set", "--quota-scope=user", "--uid=tester", f"--max-size={size}")
+        self._administer("quota", "enable", "--quota-scope=user", "--uid=tester")
+
     def end(self) -> None:
         for daemon in (self._gateway, self._osd, self._mon):
             daemon.kill()

@@ -122,9 +122,10 @@ def work_beside(out: Path, given: str = "") -> Iterator[Path]:
         StorageError: if nothing can be written there.
     """
     shared = os.environ.get(CHECKPOINTS)
-    folder = Path(shared) if shared else work_folder(given, STEP) or out.parent / f".{out.name}.work"
+    chosen = Path(shared) if shared else work_folder(given, STEP)
+    folder = chosen or out.parent / f".{out.name}.work"
     remedy = f"choose a writable folder with {CHECKPOINTS if shared else '--out'}"
-    with disk_errors(f"write to {folder}", remedy=remedy):
+    with disk_errors(f"write to {folder}" if chosen else f"write {out}", remedy=remedy):
         folder.mkdir(parents=True, exist_ok=True)
     yield folder
     with suppress(OSError):  # what others left in it stays

@@ -27,6 +27,7 @@ _BOUNDS = {
 }
 
 
+_ITSELF = "it runs and that MLFLOW_TRACKING_URI"
 _ANSWER_S = 10.0
 STORE_FILE = "mlflow.db"
 RUNS = Path("runs")
@@ -116,10 +117,20 @@ def mlflow_errors(doing: str, uri: str) -> Iterator[None]:
             raise
         text = hide_secrets(str(error).strip(), uri)
         reason = text.splitlines()[0][:300] if text else type(error).__name__
+        at_fault = "the S3 of its artifacts runs and that AWS_ENDPOINT_URL" if _is_of_s3(error) else _ITSELF
         raise RegistryError(
-            f"MLflow at {without_secrets(uri)} failed while {doing}: {reason}; check that it runs and that "
-            "MLFLOW_TRACKING_URI and its credentials are right, then run again"
+            f"MLflow at {without_secrets(uri)} failed while {doing}: {reason}; check that {at_fault} and its credentials "
+            "are right, then run again"
         ) from error
+
+
+def _is_of_s3(error: BaseException | None) -> bool:
+    """Tell whether S3 raised an error, or what it was made from: steps write artifacts there themselves."""
+    while error is not None:
+        if type(error).__module__.partition(".")[0] in {"botocore", "boto3"}:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _is_library_error(error: Exception) -> bool:

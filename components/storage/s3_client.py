@@ -22,6 +22,7 @@ NO_BUCKET = "NoSuchBucket"
 NOT_THERE = frozenset({"NoSuchKey", "404", "NotFound", NO_BUCKET})
 NOT_ALLOWED = frozenset({"AccessDenied", "403", "NotImplemented", "MethodNotAllowed"})
 _FAILING = frozenset({"InternalError", "SlowDown", "ServiceUnavailable", "500", "503"})
+_FULL = frozenset({"QuotaExceeded", "InsufficientCapacity", "InsufficientStorage", "507"})
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what this identity may do there"
 
 
@@ -98,6 +99,8 @@ def explained(uri: str) -> Iterator[Any]:
             raise ModelNotFoundError(f"no such {what} for {uri} at {place} ({code}); check the name") from error
         if code in _FAILING:
             raise StorageError(f"{uri}: {place} fails with {code} after {ATTEMPTS} attempts; try again later") from error
+        if code in _FULL:
+            raise StorageError(f"{uri}: {place} has no room ({code}); free some there, or have its limit raised") from error
         raise StorageError(f"{uri}: {place} refuses with {code}; {_CREDENTIALS}") from error
     except NoCredentialsError as error:
         raise StorageError(f"{uri}: no credentials found; {_CREDENTIALS}") from error

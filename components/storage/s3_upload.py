@@ -26,7 +26,8 @@ from components.storage.workers import Workers
 PART = 16 * MIB
 """Bytes of a part; what is not larger is sent in one request."""
 _MOST_PARTS = 10_000
-_GONE = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "404"})
+# of an upload that has ended Ceph lists no parts with NoSuchKey, others with NoSuchUpload
+_GONE = frozenset({"NoSuchUpload", "NoSuchKey", "InvalidPart", "InvalidPartOrder", "404"})
 
 
 @dataclass(frozen=True, slots=True)

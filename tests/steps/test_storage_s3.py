@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from servers import S3Server
@@ -14,7 +15,7 @@ from storage_folders import nothing_left
 from beear_core.errors import ConfigError, ModelNotFoundError, StorageError
 from beear_core.files import digest_bytes
 from beear_core.models.folder import directory_digest
-from components.storage import common, s3_upload
+from components.storage import common, s3_manifest, s3_upload
 from components.storage import places as storage
 from components.storage import s3 as s3_store
 from components.storage.common import Uploaded
@@ -235,6 +236,44 @@ def test_s3_a_manifest_of_somebody_else_is_refused(tmp_path: Path, bucket: str, 
     with pytest.raises(StorageError, match="is not a manifest that was written here: .*Upload the folder again, to a new"):
         storage.fetch(f"s3://{bucket}/m", tmp_path / "dest")
     nothing_left(tmp_path)
+
+
+def test_s3_an_unfinished_upload_that_somebody_ends_meanwhile(
+    source: Path, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / "large.bin").write_bytes(os.urandom(20 * common.MIB))
+    real = s3_upload.Upload._unfinished
+
+    def end_them(self: s3_upload.Upload, found: s3_upload.Source) -> Iterator[str]:
+        began = s3.client().create_multipart_upload(**self._at(found))["UploadId"]
+        keys = list(real(self, found))
+        assert began in keys
+        s3.client().abort_multipart_upload(**self._at(found), UploadId=began)
+        yield from keys
+
+    monkeypatch.setattr(s3_upload.Upload, "_unfinished", end_them)
+    assert storage.upload_dir(source, f"s3://{bucket}/m").sent == 23 * common.MIB + 1000
+
+
+def test_s3_of_two_folders_for_one_prefix_the_first_stays(
+    source: Path, tmp_path: Path, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find it free; whoever writes the manifest second must not replace the first."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x").write_bytes(b"another folder")
+    real = s3_manifest.write
+
+    def second(*given: Any) -> None:
+        monkeypatch.setattr(s3_manifest, "write", real)
+        storage.upload_dir(other, f"s3://{bucket}/m")
+        real(*given)
+
+    monkeypatch.setattr(s3_manifest, "write", second)
+    with pytest.raises(StorageError, match=f"holds a folder with the digest {directory_digest(other)} and not"):
+        storage.upload_dir(source, f"s3://{bucket}/m")
+    storage.fetch(f"s3://{bucket}/m", tmp_path / "dest")
+    assert directory_digest(tmp_path / "dest") == directory_digest(other)
 
 
 def test_s3_an_identity_that_may_not_list_unfinished_uploads(

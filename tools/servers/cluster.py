@@ -22,7 +22,17 @@ PORT = 18500
 """Of MLflow, unless another is chosen; the others follow it."""
 BUCKET, USER = "beear", "release"
 _ADMIN = "admin"
-_PASSWORDS = ("postgresql", "administrator", "release", "s3_release", "s3_mlflow", "sessions")
+# keys are drawn, too: the value of an access key is hidden in all that a release prints, so it must be no word
+_PASSWORDS = (
+    "postgresql",
+    "administrator",
+    "release",
+    "sessions",
+    "s3_release",
+    "s3_mlflow",
+    "s3_release_key",
+    "s3_mlflow_key",
+)
 
 
 class Cluster:
@@ -47,8 +57,8 @@ class Cluster:
             folder=self.folder / "seaweedfs",
             port=self.port + 1,
             inner=tuple(range(self.port + 3, self.port + 3 + INNER)),
-            writer=Keys("release", self.passwords["s3_release"]),
-            reader=Keys("mlflow", self.passwords["s3_mlflow"]),
+            writer=Keys(self.passwords["s3_release_key"], self.passwords["s3_release"]),
+            reader=Keys(self.passwords["s3_mlflow_key"], self.passwords["s3_mlflow"]),
             bucket=BUCKET,
         )
         self.mlflow = self._mlflow()

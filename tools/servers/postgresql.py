@@ -67,6 +67,8 @@ class PostgreSQL(Program):
             if done.returncode:
                 raise ServerError(f"{self.name}: initdb failed in {data}: {done.stderr.strip()[-1000:]}")
         self._unlock()
+        if account is not None:
+            self._let_in(account)  # others may have closed a folder above meanwhile, as pytest does with its own
         return {k: v for k, v in os.environ.items() if not k.startswith("PG")}
 
     def command(self) -> Sequence[str]:

@@ -45,7 +45,9 @@ class Compiled:
         pipeline, platform = yaml.safe_load_all((folder / "out.yaml").read_text())
         self.spec = json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
         self.platform = json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec()).platforms["kubernetes"]
-        self.tasks = dict(self.spec.root.dag.tasks)
+        graphs = [self.spec.root.dag, *(component.dag for component in self.spec.components.values())]
+        found = {name: task for graph in graphs for name, task in graph.tasks.items()}
+        self.tasks = {n: t for n, t in found.items() if self.spec.components[t.component_ref.name].executor_label}
 
     def pod(self, task: str) -> pb.KubernetesExecutorConfig:
         executor = self.spec.components[self.tasks[task].component_ref.name].executor_label

@@ -20,7 +20,8 @@ from gate_runs import registry_of
 from registry_history import History
 from reliability import FULL, note
 
-FAULTS: tuple[Fault, ...] = ("lost", "dropped", "late answer", "late request", "error", "killed before", "killed after")
+EVERY: tuple[Fault, ...] = ("lost", "dropped", "late answer", "late request", "error", "killed before", "killed after")
+FAULTS: tuple[Fault, ...] = EVERY if FULL else ("lost", "late request", "killed after")
 ALIAS, VERSION = "POST registered-models/alias", "POST model-versions/create"
 ALWAYS = {ALIAS, VERSION}
 TIMEOUT_S = 2
@@ -128,7 +129,7 @@ def points(bench: Bench) -> list[Point]:
 
 
 def chosen(points: list[Point], fault: Fault) -> list[Point]:
-    """All calls; or those that move the alias or make the version, and of each other kind one, for some of the faults."""
+    """All calls; or those that move the alias or make the version, and of the other kinds some for each of the faults."""
     if FULL:
         return points
     kinds = {(point.registered, point.call.name): point for point in reversed(points)}

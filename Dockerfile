@@ -17,12 +17,15 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,targ
     python3 -m venv /opt/tools && python3 -m venv --without-pip venv \
  && /opt/tools/bin/pip install --no-deps --require-hashes -r locks/build.lock
 
-# Packages without a wheel are built by the locked tools, which stay behind here.
+# Packages without a wheel are built by the locked tools, which stay behind here. What is installed by its file would be
+# known by its path alone; installed by name and version, it is the package that scanners know.
 FROM tools AS slim-packages
 COPY locks/slim.lock locks/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/root/.cache/pip \
     /opt/tools/bin/pip wheel --no-deps --require-hashes --no-build-isolation -w /wheels -r locks/slim.lock \
- && /opt/tools/bin/pip --python venv/bin/python install --no-index --no-deps --no-compile /wheels/*.whl \
+ && find /wheels -name '*.whl' -printf '%f\n' > /wheels/names && sed -i -E 's/^([^-]+)-([^-]+)-.*/\1==\2/' /wheels/names \
+ && /opt/tools/bin/pip --python venv/bin/python install --no-index --find-links /wheels --no-deps --no-compile \
+      -r /wheels/names \
  && venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/tests?/' venv/lib \
  && rm -r /wheels
 
@@ -34,7 +37,9 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,targ
       sed -i 's/^torch==[0-9.]*/&+cpu/' locks/model.lock && set -- --extra-index-url "${TORCH_INDEX}"; \
     else set -- -r locks/cuda.lock; fi \
  && /opt/tools/bin/pip wheel --no-deps --require-hashes --no-build-isolation -w /wheels -r locks/model.lock "$@" \
- && /opt/tools/bin/pip --python venv/bin/python install --no-index --no-deps --no-compile --root /full /wheels/*.whl \
+ && find /wheels -name '*.whl' -printf '%f\n' > /wheels/names && sed -i -E 's/^([^-]+)-([^-]+)-.*/\1==\2/' /wheels/names \
+ && /opt/tools/bin/pip --python venv/bin/python install --no-index --find-links /wheels --no-deps --no-compile \
+      --root /full -r /wheels/names \
  && venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -s /full /full \
       -x '/(tests?|testing/_internal)/' \
  && rm -r /wheels
@@ -47,7 +52,9 @@ COPY components ./components
 COPY pipelines ./pipelines
 RUN --mount=type=bind,from=slim-packages,source=/opt/beear/venv/lib,target=/slim \
     /opt/tools/bin/pip wheel --no-cache-dir --no-index --no-deps --no-build-isolation -w /wheels . \
- && /opt/tools/bin/pip --python venv/bin/python install --no-index --no-deps --no-compile --root /project /wheels/*.whl \
+ && find /wheels -name '*.whl' -printf '%f\n' > /wheels/names && sed -i -E 's/^([^-]+)-([^-]+)-.*/\1==\2/' /wheels/names \
+ && /opt/tools/bin/pip --python venv/bin/python install --no-index --find-links /wheels --no-deps --no-compile \
+      --root /project -r /wheels/names \
  && venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -s /project /project \
  && PYTHONPATH="$(echo /slim/python*/site-packages):$(echo /project/opt/beear/venv/lib/python*/site-packages)" \
  && export PYTHONPATH && /opt/tools/bin/pip --python venv/bin/python check \

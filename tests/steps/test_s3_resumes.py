@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from counting_proxy import CountingProxy, counting_proxy
 from s3_stores import KINDS, s3_store
 from servers import S3Server
 from storage_folders import nothing_left
-from storage_processes import MIB, PART, SIZE, UNDER_WAY, WORKERS, begin, counts, ended
+from storage_processes import MIB, PART, SIZE, UNDER_WAY, WORKERS, begin, counts, ended, memory
 
 from beear_core.errors import StorageError
 from beear_core.models.folder import directory_digest
@@ -28,6 +28,8 @@ from tools.servers.seaweedfs import SeaweedFS
 
 HALF = SIZE // 2
 BUCKET = "resuming"
+LITTLE = 60
+"""MiB; less than the large file has at any size, and more than the parts that are under way."""
 OVERHEAD = MIB // 2
 """Bytes of all headers."""
 
@@ -221,6 +223,16 @@ def test_two_uploads_at_the_same_time_both_end_well(
     storage.fetch(uri, tmp_path / "dest")
     assert directory_digest(tmp_path / "dest") == directory_digest(large)
     assert storage.upload_dir(large, uri).sent == 0
+
+
+def test_memory_does_not_grow_with_the_file(
+    s3: S3Server, large: Path, uri: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    s3.make_bucket(BUCKET)
+    up = memory(begin("upload", large, uri, s3, s3.endpoint))
+    down = memory(begin("fetch", uri, tmp_path / "dest", s3, s3.endpoint))
+    record_property("MiB of memory up and down", (up, down))
+    assert max(up, down) < LITTLE < SIZE // MIB
 
 
 @pytest.mark.parametrize("fails_first", [True, False])

@@ -18,11 +18,20 @@ from servers import S3Server
 from tools.servers.mlflow import Mlflow
 from tools.servers.postgresql import PostgreSQL
 
+ON_EACH_STORE = {"test_storage_s3", "test_s3_resumes", "test_partial_folders"}
 
-@pytest.fixture(scope="session", params=KINDS)
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of transfers on every implementation of S3; all others take the first."""
+    if "s3_server" in metafunc.fixturenames and metafunc.module.__name__ in ON_EACH_STORE:
+        metafunc.parametrize("s3_server", KINDS, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def s3_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """SeaweedFS on loopback, and then Ceph."""
-    with s3_store(request.param, tmp_path_factory.mktemp(request.param)) as store:
+    """SeaweedFS on loopback, or what the test is run on."""
+    kind = getattr(request, "param", KINDS[0])
+    with s3_store(kind, tmp_path_factory.mktemp(kind)) as store:
         yield S3Server(store.endpoint)
 
 

@@ -43,16 +43,20 @@ def install() -> None:
         shutil.copy2(evidence["validation"], _made(record))
         return _do(do.get("data_validation"))
 
-    def mitigation(*, cleaned: str, drift: str, record: str, **_: Any) -> dict[str, float]:
+    def mitigation(*, cleaned: str, drift: str, record: str, summary: str, **_: Any) -> dict[str, float]:
         shutil.copytree(plan["model"], cleaned)
+        _made(summary).write_text("# Cleaned\n")
         _made(drift).write_bytes(b"drift")
         shutil.copy2(evidence["mitigation"], _made(record))
         return _do(do.get("beear_mitigation"))
 
-    def evaluation(*, label: str, record: str, samples: str, **_: Any) -> dict[str, float]:
+    def evaluation(
+        *, label: str, record: str, samples: str, summary: str, **_: Any
+    ) -> tuple[dict[str, float], list[list[int]]]:
+        _made(summary).write_text("# Measured\n")
         shutil.copy2(evidence[label], _made(record))
         shutil.copy2(plan["samples"][label], _made(samples))
-        return _do(do.get(f"safety_eval_{label}"))
+        return _do(do.get(f"safety_eval_{label}")), [[0] * 3] * 3
 
     steps: dict[str, Callable[..., Any]] = {"model_intake": intake, "data_validation": validation}
     steps |= {"beear_mitigation": mitigation, "safety_eval": evaluation}

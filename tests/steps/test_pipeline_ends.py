@@ -225,7 +225,7 @@ def test_mlflow_that_is_away_in_the_middle_costs_no_work(
     folder = tmp_path_factory.mktemp("server")
     gone, back = tmp_path / "gone", tmp_path / "back"
     with mlflow_server(folder, f"sqlite:///{folder}/server.db") as server:
-        with at_marks((gone, server.stop), (back, server.start)):
+        with at_marks((gone, server.kill), (back, server.start)):
             ended = pipeline(uri=server.uri, beear_mitigation=f"wait:{gone}", safety_eval_before=f"wait:{back}")
         assert ended.outcome is not None, ended.error
         files = ended.in_mlflow(tmp_path / "down")
@@ -245,7 +245,7 @@ def test_mlflow_that_is_away_at_the_end_fails_nothing_and_a_run_that_was_given_i
     folder, gone = tmp_path_factory.mktemp("server"), tmp_path / "gone"
     with mlflow_server(folder, f"sqlite:///{folder}/server.db") as server:
         given = open_run(server.uri, "beear-release")
-        with at_marks((gone, server.stop)):
+        with at_marks((gone, server.kill)):
             ended = pipeline(uri=server.uri, run_id=given.run_id, release_artifacts=f"wait:{gone}")
         assert ended.outcome is not None, ended.error
         left = ended.in_s3(f"runs/{given.run_id}/")

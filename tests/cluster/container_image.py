@@ -32,8 +32,8 @@ cd "$0/tmp" && shift && root="$0" && exec chroot --userspec=12345:0 --groups=0 "
 """
 
 
-def _sh(*command: object, timeout: float = 900) -> str:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=timeout)
+def _sh(*command: object, env: dict[str, str] | None = None, timeout: float = 900) -> str:
+    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, check=False, timeout=timeout)
     assert done.returncode == 0, f"{command[:4]}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout
 
@@ -65,8 +65,8 @@ class Image:
 class Builder:
     """Builds the targets of the Dockerfile on a base that debootstrap makes."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, place: Path, temporary: Path) -> None:
+        self.place, self.temporary = place, temporary
         self.buildah = ("buildah", "--root", place / "root", "--runroot", place / "run")
         _sh("debootstrap", "--variant=minbase", "--include=python3-venv,ca-certificates", "bookworm", place / "base")
         container = self._made("from", "scratch")
@@ -83,7 +83,8 @@ class Builder:
         arguments = {"BASE_IMAGE": _BASE, "COMMIT": "c0ffee", "TORCH_INDEX": _torch_index(folders)}
         command += [f"--build-arg={name}={value}" for name, value in arguments.items() if value is not None]
         command += [f"--secret=id=pip.conf,src={conf}", *(f"--volume={folder}:{folder}:ro" for folder in folders)]
-        _sh(*command, "--tag", f"localhost/{target}", ROOT)
+        # else what builds keep for each other lies in /var/tmp, and builds that know nothing of each other share it
+        _sh(*command, "--tag", f"localhost/{target}", ROOT, env=os.environ | {"TMPDIR": str(self.temporary)})
         container = self._made("from", "--pull-never", f"localhost/{target}")
         config = json.loads(_sh(*self.buildah, "inspect", "--type", "image", f"localhost/{target}"))["OCIv1"]["config"]
         return Image(target, Path(_sh(*self.buildah, "mount", container).strip()), config)
@@ -130,12 +131,14 @@ def builder(*, in_memory: bool) -> Iterator[Builder]:
         pytest.skip(ROOT_ONLY)
     # not in pytest's own folder, which keeps three of them, of gigabytes each
     with tempfile.TemporaryDirectory(prefix="beear-image-", dir="/var/tmp") as folder:
-        made = Path(folder)
+        made, temporary = Path(folder, "made"), Path(folder, "temporary")
+        made.mkdir()
+        temporary.mkdir()
         if in_memory and _available() > 2 * _IN_MEMORY:
             # a hundred thousand small files, written, read and removed again: on a busy disk that takes most of the time
             _sh("mount", "-t", "tmpfs", "-o", f"size={_IN_MEMORY}", "tmpfs", made)
         try:
-            yield Builder(made)
+            yield Builder(made, temporary)
         finally:
             # far faster than buildah's own way, which takes every layer apart
             mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]

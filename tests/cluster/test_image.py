@@ -25,7 +25,6 @@ from beear_core.records import ReleaseRecord, ValidationRecord
 from components.image import NEED_TORCH
 from tools import lock
 
-pytestmark = pytest.mark.xdist_group("image")
 COMPONENTS = sorted(path.parent.name for path in (ROOT / "components").glob("*/component.py"))
 TARGETS = ["slim", "full"] if os.environ.get("BEEAR_IMAGES") == "all" else ["slim"]
 NAME = "chat"

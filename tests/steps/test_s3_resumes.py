@@ -16,7 +16,7 @@ from ceph import Ceph
 from counting_proxy import CountingProxy, counting_proxy
 from s3_stores import KINDS, s3_store
 from servers import S3Server
-from storage_folders import nothing_left
+from storage_folders import nothing_left, total
 from storage_processes import MIB, PART, SIZE, UNDER_WAY, WORKERS, begin, counts, ended, memory
 
 from beear_core.errors import StorageError
@@ -74,10 +74,6 @@ def there(s3_server: S3Server, large: Path) -> str:
         s3_server.make_bucket(BUCKET)
         storage.upload_dir(large, f"s3://{BUCKET}/there")
     return f"s3://{BUCKET}/there"
-
-
-def total(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def unfinished(s3: S3Server, uri: str) -> list[str]:

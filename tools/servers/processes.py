@@ -19,6 +19,7 @@ _MARK = "BEEAR_SERVER"
 """A variable that every process of a server inherits; it names the server's folder."""
 _SAME_S = 2.0  # the clock by which a system tells when a process began may be set
 _END_S = 30.0
+_CLOSE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ def end(program: Program) -> bool:
         with suppress(psutil.NoSuchProcess):
             process.kill()  # psutil looks first whether the number is another's by now
     _wait(rest)
+    until = time.monotonic() + (_CLOSE_S if rest else 0)
+    while time.monotonic() < until and not all(map(is_free, program.ports())):
+        time.sleep(0.05)  # a process counts as ended when its first thread has, and others may still hold a port
     _note(program).unlink(missing_ok=True)
     return found is not None
 

@@ -135,6 +135,7 @@ def is_free(port: int) -> bool:
 def free_port(*further: int) -> int:
     """Find a port that is free now, and so are those that lie ``further`` above it."""
     while True:
-        port = random.randint(20_000, 32_000)  # below those that the system gives to whoever connects
+        # all of them below those that the system gives to whoever connects
+        port = random.randint(10_000, 32_000 - max(further, default=0))
         if all(is_free(port + more) for more in (0, *further)):
             return port

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from gate_evidence import Case, g, make_case
 from gate_runs import NAME, again, broken, champion, gate, registry_of, versions
+from mlflow.tracking import MlflowClient
 from reading_markdown import tables
 
 from beear_core.errors import RegistryError
@@ -143,10 +144,8 @@ def test_a_run_that_was_given_is_never_ended(case: Case, store: str, tmp_path: P
 def test_a_run_that_was_given_is_not_failed_by_our_failure(
     case: Case, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mlflow.transformers
-
     owner = tracking.open_run(store, "exp")
-    monkeypatch.setattr(mlflow.transformers, "save_model", broken)
+    monkeypatch.setattr(MlflowClient, "create_model_version", broken)
     with pytest.raises(RegistryError):
         gate(case, store, tmp_path / "out", mlflow_run_id=owner.run_id)
     info = owner.client.get_run(owner.run_id).info

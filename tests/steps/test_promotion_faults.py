@@ -21,7 +21,7 @@ from registry_history import History
 from reliability import FULL, note
 
 EVERY: tuple[Fault, ...] = ("lost", "dropped", "late answer", "late request", "error", "killed before", "killed after")
-FAULTS: tuple[Fault, ...] = EVERY if FULL else ("lost", "late request", "killed after")
+FAULTS: tuple[Fault, ...] = EVERY if FULL else ("lost", "killed after")
 ALIAS, VERSION = "POST registered-models/alias", "POST model-versions/create"
 ALWAYS = {ALIAS, VERSION}
 TIMEOUT_S = 2

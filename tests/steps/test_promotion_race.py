@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from registry_history import History
 from reliability import FULL, note
 
-PROCESSES, ROUNDS = 8, 50 if FULL else 6
+PROCESSES, ROUNDS = 8, 50 if FULL else 4
 ROUNDS_OF_A_MODEL = 5  # a model with many versions makes every look slower, which is not what is tested here
 LOST = ("somebody else promoted meanwhile", "which was promoted since its decision")
 TOO_LATE = (

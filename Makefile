@@ -43,7 +43,7 @@ lint: setup
 	$(BIN)/python -m tools.generate --check
 
 test: lint  ## lint, types, import contracts, all tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 bench: setup  ## inner step, shared prefix and transfers beside the plain ones; inner step and prefix on the demonstration model
 	$(BIN)/python -m benchmarks.inner_step

@@ -14,8 +14,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from required import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 - hooks are found by their names
 
-_SERVERS = ("s3_server", "postgres")
-
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -46,12 +44,3 @@ def own_mlflow() -> Iterator[None]:
     forget()
     yield
     forget()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker for all tests of one server, which is started once; otherwise one file is one worker's."""
-    for item in items:
-        used = [server for server in _SERVERS if server in getattr(item, "fixturenames", ())]
-        given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        group = f"{used[0]} {given.get(used[0], '')}".strip() if used else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))

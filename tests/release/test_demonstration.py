@@ -13,7 +13,7 @@ from beear_core.models.folder import directory_digest
 from beear_core.policy import is_skipped
 from beear_core.records import Decision, EvaluationRecord, MitigationRecord
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
+pytestmark = pytest.mark.real
 
 SMALL = """
 mitigation: {rounds: 1, outer_steps: 2, repair_steps: 2, attempts: 1, performance_anchors: 80, held_back_ordinary: 20}

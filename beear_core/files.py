@@ -18,6 +18,8 @@ from beear_core.errors import StorageError
 
 BLOCK = 8 << 20
 """Bytes that are read or copied at once."""
+PROBE = ".beear-probe"
+"""Name of what is written to see whether a place can be written to."""
 _REMEDY = "free space or choose a writable folder"
 
 
@@ -140,6 +142,25 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def check_writable(folder: Path, remedy: str = _REMEDY) -> None:
+    """Write something small to a folder, which is made, and remove it.
+
+    Args:
+        folder: that is to be written to.
+        remedy: what the user can do.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with disk_errors(f"write to {folder}", remedy=remedy):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / PROBE
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 @contextmanager

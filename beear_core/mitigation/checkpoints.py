@@ -22,7 +22,7 @@ def keep_weights(model: PreTrainedModel, file: Path) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    with whole_file(file, SafetensorError, doing=_doing(file)) as temporary:
+    with whole_file(file, SafetensorError, doing=f"keep the best weights so far in {file.parent}") as temporary:
         save_file({n: p.detach() for n, p in model.named_parameters()}, temporary)
 
 
@@ -39,10 +39,6 @@ def check_weights(file: Path) -> None:
     """
     with safe_open(file, framework="pt"):
         pass
-
-
-def _doing(file: Path) -> str:
-    return f"keep the best weights so far in {file.parent}"
 
 
 class Checkpoints:
@@ -96,10 +92,12 @@ class Checkpoints:
         Raises:
             OSError, SafetensorError: a file is missing or damaged; the model is as it was.
         """
-        for name in {accepted, best} - {None}:
-            check_weights(self.folder / str(name))
-        restore_weights(self.model, self.folder / accepted)
-        self.accepted, self.best = self.folder / accepted, self.folder / best if best is not None else None
+        kept, found = self.folder / accepted, self.folder / best if best is not None else None
+        for file in (kept, found):
+            if file is not None:
+                check_weights(file)
+        restore_weights(self.model, kept)
+        self.accepted, self.best = kept, found
         self.keep()
 
     def keep(self) -> None:

@@ -127,6 +127,8 @@ def work_beside(out: Path, given: str = "") -> Iterator[Path]:
     remedy = f"choose a writable folder with {CHECKPOINTS if shared else '--out'}"
     with disk_errors(f"write to {folder}" if chosen else f"write {out}", remedy=remedy):
         folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    with suppress(OSError):  # what others left in it stays
-        folder.rmdir()
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # what is to be gone on with, or is another's, stays
+            folder.rmdir()

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from beear_core.config import ArtifactsConfig, DataConfig, EvaluationConfig, MitigationConfig, ReleaseConfig, SigningConfig
 from beear_core.errors import BeearError, ConfigError, DataError, ModelNotFoundError, PolicyError, StorageError
-from beear_core.files import disk_errors
+from beear_core.files import check_writable
 from beear_core.mitigation.layers import resolve_layers
 from beear_core.wording import bytes_text, plural
 
 if TYPE_CHECKING:
     from beear_core.models.folder import ModelFacts
 
+_OTHER = "choose another folder with --out"
 COPIES_OF_MODEL = 3  # taken over, cleaned, registered
 
 
@@ -162,7 +163,7 @@ def own_disk(folder: Path) -> str:
     Raises:
         StorageError: it cannot.
     """
-    _probe(folder)
+    check_writable(folder, _OTHER)
     return f"{shutil.disk_usage(folder).free / 1e9:.0f} GB free in {folder}"
 
 
@@ -170,7 +171,7 @@ def _disk(config: ReleaseConfig, folder: Path) -> str:
     from beear_core.models.folder import describe
     from components.storage.places import local_path
 
-    _probe(folder)
+    check_writable(folder, _OTHER)
     free = shutil.disk_usage(folder).free
     need = 0
     # what is wrong with the model is said once, where the model is looked at
@@ -191,16 +192,6 @@ def _needed(model: ModelFacts, mitigation: MitigationConfig) -> int:
     return COPIES_OF_MODEL * model.size_bytes + kept * 4 * model.parameters
 
 
-def _probe(folder: Path) -> None:
-    with disk_errors(f"write to {folder}", remedy="choose another folder with --out"):
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        try:
-            probe.write_bytes(b"x")
-        finally:
-            probe.unlink(missing_ok=True)
-
-
 def _registry(tracking_uri: str, root: Path) -> str:
     from beear_core.uris import without_secrets
     from components.mlflow_store.client import check_reachable, local_store
@@ -208,7 +199,7 @@ def _registry(tracking_uri: str, root: Path) -> str:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if tracking_uri == local_store(root):
         try:
-            _probe(root)
+            check_writable(root, _OTHER)
         except StorageError:
             # said once, where the disk is looked at
             return f"to be kept in {root}: see disk"

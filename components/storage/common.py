@@ -14,8 +14,6 @@ from beear_core.files import BLOCK, whole_folder
 from beear_core.progress import Progress
 
 MIB = 1 << 20
-PROBE = ".beear-probe"
-"""What is written to see whether a place can be written to, by its name."""
 Select = Callable[[tuple[str, ...]], Sequence[str]]
 """Given the relative POSIX names at a place, those to take; may refuse the place by raising."""
 

@@ -20,13 +20,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from beear_core.errors import ConfigError, ModelNotFoundError
-from beear_core.files import disk_errors, write_atomically
+from beear_core.files import check_writable, write_atomically
 from beear_core.models.folder import digest_entries, list_files, needed
 from beear_core.models.safety import walk
 from beear_core.uris import has_secret, without_secrets
 from components.storage import hub, s3
 from components.storage import mlflow_models as registry
-from components.storage.common import PROBE, Fetched, Select, Uploaded, copy_files, staging, take_all
+from components.storage.common import Fetched, Select, Uploaded, copy_files, staging, take_all
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _FORMS = "a folder, file://, s3://bucket/prefix, models:/name@alias, models:/name/version or hub:org/name"
@@ -185,12 +185,7 @@ def probe(uri: str) -> None:
     if folder is None:
         s3.probe(uri)
         return
-    with disk_errors(f"write to {folder}", remedy="choose a folder that can be written"):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            (folder / PROBE).write_bytes(b"x")
-        finally:
-            (folder / PROBE).unlink(missing_ok=True)
+    check_writable(folder, "choose a folder that can be written")
 
 
 def _writable(uri: str) -> Path | None:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from beear_core.errors import ModelNotFoundError, StorageError
+from beear_core.files import PROBE
 from beear_core.progress import track
 from beear_core.records import FileEntry
 from beear_core.records.record import digest_json
 from components.storage import s3_manifest as manifests
-from components.storage.common import PROBE, Select, Uploaded, byte_progress, check_relative, require_space
+from components.storage.common import Select, Uploaded, byte_progress, check_relative, require_space
 from components.storage.partial import Partial, partial
 from components.storage.s3_client import NOT_ALLOWED, WORKERS, Listed, Prefix, code_of, explained, listing
 from components.storage.s3_fetch import PART, Download, Remote, described

@@ -150,6 +150,15 @@ GPUS = "every_step: {memory: 16Gi}\nsteps: {safety-eval: {accelerator: nvidia.co
         ("volume: {size: 1Gi, access_mode: Once}", r"volume\.access_mode"),
         ("image_pull_secrets: mirror", r"image_pull_secrets"),
         ("image_pull_secrets: ['a b']", r"image_pull_secrets\.0: .*'a b' cannot be read here"),
+        ("every_step: {memory: 16 gigabytes}", r"every_step\.memory"),
+        ("every_step: {memory: 16}", r"every_step\.memory"),
+        ("every_step: {cpu: '0'}", r"every_step\.cpu"),
+        ("every_step: {accelerators: 0}", r"every_step\.accelerators"),
+        ("steps: {registry-gate: {gpu: 1}}", r"steps\.registry-gate\.gpu: unknown key"),
+        ("steps: {registry-gate: many}", r"steps\.registry-gate"),
+        ("steps: {registry-gate: {tolerations: [{operator: Perhaps}]}}", r"steps\.registry-gate\.tolerations\.0\.operator"),
+        ("service_account: [a, b]", "service_account"),
+        ("nodes: 3", "nodes: unknown key"),
     ],
 )
 def test_a_fault_names_file_step_key_value_and_remedy(tmp_path: Path, text: str, message: str) -> None:

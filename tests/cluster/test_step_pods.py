@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -121,30 +120,6 @@ def test_what_holds_for_every_step_is_overridden_key_by_key(tmp_path: Path) -> N
 
     assert (pods.of("registry-gate").cpu, pods.of("registry-gate").memory) == ("500m", "8Gi")
     assert (pods.of("model-intake").cpu, pods.of("model-intake").memory) == ("500m", "4Gi")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("every_step: {memory: 16 gigabytes}", r"every_step\.memory"),
-        ("every_step: {memory: 16}", r"every_step\.memory"),
-        ("every_step: {cpu: '0'}", r"every_step\.cpu"),
-        ("every_step: {accelerators: 0}", r"every_step\.accelerators"),
-        ("steps: {registry-gate: {gpu: 1}}", r"steps\.registry-gate\.gpu: unknown key"),
-        ("steps: {registry-gate: many}", r"steps\.registry-gate"),
-        ("steps: {registry-gate: {tolerations: [{operator: Perhaps}]}}", r"steps\.registry-gate\.tolerations\.0\.operator"),
-        ("service_account: [a, b]", "service_account"),
-        ("nodes: 3", "nodes: unknown key"),
-    ],
-)
-def test_a_fault_in_the_file_is_named(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "pods.yaml"
-    path.write_text(text)
-
-    with pytest.raises(ConfigError, match=r"has 1 fault") as caught:
-        read_pods(path)
-
-    assert re.search(message, str(caught.value)), str(caught.value)
 
 
 def test_a_step_that_the_pipeline_does_not_have_is_refused(tmp_path: Path) -> None:

@@ -83,6 +83,12 @@ def test_a_step_that_was_killed_goes_on_from_its_volume(
     assert figures["rounds"] == whole["rounds"] == 3
 
 
+def test_an_error_before_any_round_leaves_no_folder_beside_the_output(tmp_path: Path) -> None:
+    with pytest.raises(StorageError), step.work_beside(tmp_path / "cleaned"):
+        raise StorageError("no room")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_is_of_one_run_and_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (WORK, RUN):
         monkeypatch.delenv(name, raising=False)

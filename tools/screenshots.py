@@ -22,7 +22,7 @@ from tools.servers.program import free_port
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 OUT = Path("docs/images")
-REPORT, RUN = (1200, 1500), (1500, 1100)
+REPORT, RUN = (1200, 1500), (1500, 1000)
 """Width and height of a picture."""
 _PAGE_S = 60
 _DRAWN_MS = 15000  # what MLflow's page, which is drawn by scripts, is given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ def run_release(config: ReleaseConfig, policy_text: str, folder: Path, mlflow_ru
         raise_on_error=True,
     )
     with (
+        _root_logger_kept(),
         _environment(**{ERROR_FILE: str(error_file)}, **_work(folder), **_offline(config), **_mlflow(config)),
         closing(StepLog(folder / "steps.log", STEPS)) as log,
         redirect_stdout(log),
@@ -149,6 +151,18 @@ def _work(folder: Path) -> dict[str, str]:
 def _mlflow(config: ReleaseConfig) -> dict[str, str]:
     """Name the store of this run to the steps that fetch from it; one that the environment names stays."""
     return {"MLFLOW_TRACKING_URI": config.registry.tracking_uri} if config.registry.tracking_uri else {}
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Undo what KFP leaves: a root handler that writes into this run's log, which every later warning would find closed."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 @contextmanager

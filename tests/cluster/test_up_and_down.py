@@ -205,6 +205,8 @@ def test_a_stranger_with_the_number_of_a_server_is_let_alone(tmp_path: Path, wha
     """A machine that was started anew gives the numbers again."""
     stranger = subprocess.Popen(["sleep", "300"])
     try:
+        while psutil.Process(stranger.pid).cmdline() != ["sleep", "300"]:
+            time.sleep(0.01)  # it cannot be read yet at the very moment when a process begins
         cluster = Cluster(tmp_path / "state", first_port())
         known: dict[str, Any] = {"pid": stranger.pid, "at": psutil.Process(stranger.pid).create_time()}
         known["command"] = ["sleep", "300"]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from beear_core.files import digest_bytes, digest_file
 
+IMAGE_DIGEST = "BEEAR_IMAGE_DIGEST"
+"""Environment variable: the image that a step runs in, by digest; set in a pipeline compiled for images by digest."""
 _ROOT = Path(__file__).parents[2]
 _PACKAGES = ("beear_core", "components", "pipelines")
 _SOURCES = {".py", ".yaml"}
@@ -48,8 +50,8 @@ def packages_digest() -> str:
 
 
 def image() -> str:
-    """Read the image that this runs in, by digest: BEEAR_IMAGE_DIGEST; empty outside of one."""
-    return os.environ.get("BEEAR_IMAGE_DIGEST", "")
+    """Read the image that this runs in, by its digest; empty outside of one."""
+    return os.environ.get(IMAGE_DIGEST, "")
 
 
 def _git(*arguments: str) -> str:

@@ -51,9 +51,11 @@ class Held:
         """Make sure, before something is changed, that the lock is still ours and stays so while the change is made.
 
         Raises:
-            RegistryError: it is not.
+            RegistryError: it is not, or MLflow fails.
         """
-        newest, left = self.lock.newest(), self.until - self.lock.clock()
+        with mlflow_errors("looking whether it is still this promotion's turn", self.lock.uri):
+            newest = self.lock.newest()
+        left = self.until - self.lock.clock()
         if newest is None or (newest.epoch, newest.owner) != (self.epoch, self.lock.owner):
             raise RegistryError(
                 f"somebody else took over the promotion of {self.lock.name} after {self.lock.expiry:g} s; nothing more was "

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from beear_core.config import NotifiedEvent, RegistryConfig
 from beear_core.errors import BeearError
-from beear_core.records import CheckResult, ReleaseRecord
+from beear_core.records import CheckResult, ReleaseRecord, StatusRecord
 from components.notifications.send import send
 
 _CHECKS = 10
@@ -46,24 +46,45 @@ def tell_rolled_back(registry: RegistryConfig, left: str, now: str, tracking_uri
     _tell("rolled_back", registry, f"{registry.model_name}: rolled back to version {now}", lines)
 
 
+def tell_run_failed(status: StatusRecord, registry: RegistryConfig) -> None:
+    """Tell that a run of the pipeline failed, in which step and why; nothing of one that did not."""
+    if status.state != "failed":
+        return
+    failed = next((step for step in status.steps if step.step == status.failed_step and step.state == "failed"), None)
+    lines = [
+        f"step: {status.failed_step or 'unknown'}",
+        _reason(status.error, status.message, failed.exit_code if failed else None),
+        *([f"the model was decided on before: {status.outcome}"] if status.outcome else []),
+        *([f"MLflow run: {status.mlflow_run_id}; status.html is among its artifacts"] if status.mlflow_run_id else []),
+        *([f"Kubeflow run: {status.kfp_run_id}"] if status.kfp_run_id else []),
+    ]
+    _tell_failed(registry, lines)
+
+
 @contextmanager
 def telling_failure(registry: RegistryConfig) -> Iterator[None]:
     """Tell of an error that ends the block; it goes on its way unchanged."""
     try:
         yield
     except BeearError as error:
-        _tell_failed(registry, error.kind, f"{error}", error.exit_code)
+        _tell_failed(registry, [_reason(error.kind, f"{error}", error.exit_code)])
         raise
     except Exception as error:
-        _tell_failed(registry, type(error).__name__, "", 1)
+        _tell_failed(registry, [_reason(type(error).__name__, "", 1)])
         raise
 
 
-def _tell_failed(registry: RegistryConfig, kind: str, message: str, exit_code: int) -> None:
+def _tell_failed(registry: RegistryConfig, lines: Sequence[str]) -> None:
+    _tell("failed", registry, f"{registry.model_name}: the release failed", lines)
+
+
+def _reason(kind: str, message: str, exit_code: int | None) -> str:
     first = message.partition("\n")[0]
     if not first or kind in _MAY_QUOTE:
         first = "its message is in the log"
-    _tell("failed", registry, f"{registry.model_name}: the release failed", [f"{kind}, exit code {exit_code}: {first}"])
+    named = [kind] if kind else []
+    named += [f"exit code {exit_code}"] if exit_code is not None else []
+    return f"{', '.join(named)}: {first}" if named else first
 
 
 def _tell(event: NotifiedEvent, registry: RegistryConfig, title: str, lines: Sequence[str]) -> None:

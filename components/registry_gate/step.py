@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 
 from beear_core.config import PromotionConfig, RegistryConfig, parse_json
@@ -15,10 +14,9 @@ from beear_core.files import digest_bytes, digest_file, write_atomically
 from beear_core.models.folder import digest_entries, list_files
 from beear_core.policy import decide, find_policy
 from beear_core.records import Decision, Environment, Provenance, ReleaseRecord
-from components.face import ERROR_FILE
 from components.mlflow_store.client import mlflow_errors, required_uri
 from components.mlflow_store.tracking import RECORDS_FOLDER, Tracker, attach
-from components.notifications.tell import tell_decided, telling_failure
+from components.notifications.tell import tell_decided
 from components.passport.folder import DECISION, POLICY_FILE, check_names
 from components.passport.signature import check_signing
 from components.registry_gate import summary as page
@@ -180,21 +178,19 @@ def run_component(
 ) -> tuple[str, dict[str, float]]:
     """Run the step as its Kubeflow face calls it; returns the verdict and the figures to show in the run."""
     out, registry = Path(decision), parse_json(RegistryConfig, registry_json, "registry configuration")
-    # whoever asked for the error in a file, as a local release does, tells of it
-    with nullcontext() if ERROR_FILE in os.environ else telling_failure(registry):
-        result, release = run(
-            Path(model),
-            {name: Path(path) for name, path in evidence.items()},
-            policy=policy,
-            registry=registry,
-            promotion=parse_json(PromotionConfig, promotion_json, "promotion configuration"),
-            out=out,
-            champion=Path(champion) if champion else None,
-            before_samples=Path(before_samples),
-            after_samples=Path(after_samples),
-            mlflow_run_id=mlflow_run_id,
-            kfp_run_id=kfp_run_id,
-        )
+    result, release = run(
+        Path(model),
+        {name: Path(path) for name, path in evidence.items()},
+        policy=policy,
+        registry=registry,
+        promotion=parse_json(PromotionConfig, promotion_json, "promotion configuration"),
+        out=out,
+        champion=Path(champion) if champion else None,
+        before_samples=Path(before_samples),
+        after_samples=Path(after_samples),
+        mlflow_run_id=mlflow_run_id,
+        kfp_run_id=kfp_run_id,
+    )
     Path(report).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(out / "report.html", report)
     write_atomically(Path(summary), page.summary(result, release).encode())

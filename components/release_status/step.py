@@ -6,6 +6,7 @@ from the MLflow run, where each step says how it began and ended: one that began
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from beear_core.files import write_atomically
 from beear_core.progress import say, warn
 from beear_core.records import Record, ReleaseRecord, RunState, StatusRecord, StepStatus
 from beear_core.report import render_status
-from components.face import left_error
+from components.face import ERROR_FILE, left_error
 from components.mlflow_store.client import mlflow_errors, required_uri
 from components.mlflow_store.steps import (
     LOGS,
@@ -29,6 +30,7 @@ from components.mlflow_store.steps import (
     open_pipeline_run,
 )
 from components.mlflow_store.tracking import RECORDS_FOLDER, Tracker
+from components.notifications.tell import tell_run_failed
 from components.storage.artifacts import ArtifactStore
 
 REPORT, STATUS, STATUS_PAGE = "report.html", "status.json", "status.html"
@@ -63,7 +65,7 @@ class _Found:
 def run(
     ended: Ended, registry_json: str, artifacts_json: str, page: Path, *, mlflow_run_id: str = "", kfp_run_id: str = ""
 ) -> StatusRecord:
-    """Leave status, report and logs of a run that ended.
+    """Leave status, report and logs of a run that ended, and tell people where it failed.
 
     Args:
         ended: what Kubeflow says.
@@ -78,7 +80,8 @@ def run(
     """
     troubles: list[str] = []
     found = _Found()
-    _attempt(troubles, "MLflow's run was not read", lambda: _look(found, registry_json, mlflow_run_id, kfp_run_id))
+    registry = _registry(registry_json)
+    _attempt(troubles, "MLflow's run was not read", lambda: _look(found, registry, mlflow_run_id, kfp_run_id))
     status = _status(ended, found, kfp_run_id, mlflow_run_id)
     html = render_status(status, _parsed(found.records)).encode()
     write_atomically(page, html)
@@ -99,6 +102,9 @@ def run(
         own = status.mlflow_run_id
         if _attempt(troubles, f"nothing was left in {where}", lambda: place.put_run(kfp_run_id, own, {**files, **more})):
             left.append(where)
+    if ERROR_FILE not in os.environ:
+        # whoever asked for a step's error in a file, as a local release does, tells of it
+        tell_run_failed(status, registry)
     if not left:
         raise StorageError(f"how the run ended could be left nowhere: {'; '.join(troubles) or 'no place is named'}")
     say(f"status, report and logs are in {' and '.join(left)}")
@@ -116,12 +122,15 @@ def _attempt(troubles: list[str], what: str, do: Callable[[], None]) -> bool:
     return True
 
 
-def _look(found: _Found, registry_json: str, mlflow_run_id: str, kfp_run_id: str) -> None:
+def _registry(registry_json: str) -> RegistryConfig:
     try:
-        registry = parse_json(RegistryConfig, registry_json, "registry configuration")
+        return parse_json(RegistryConfig, registry_json, "registry configuration")
     except ConfigError:
         # the pre-flight said so; MLFLOW_TRACKING_URI may name MLflow all the same
-        registry = RegistryConfig()
+        return RegistryConfig()
+
+
+def _look(found: _Found, registry: RegistryConfig, mlflow_run_id: str, kfp_run_id: str) -> None:
     uri = required_uri(registry.tracking_uri)
     tracker = find_pipeline_run(uri, registry.experiment, mlflow_run_id, kfp_run_id)
     if tracker is None:

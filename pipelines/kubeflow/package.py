@@ -18,6 +18,7 @@ import yaml
 from beear_core.config import ReleaseConfig
 from beear_core.errors import ConfigError
 from beear_core.files import digest_bytes
+from beear_core.records.running import IMAGE_DIGEST
 from components.image import image_of
 from components.preflight.looks import check_policy
 from components.storage.places import local_path
@@ -169,5 +170,9 @@ def _compiled(image: str, slim: str, pods: Pods | None) -> tuple[dict[str, Any],
         compile_pipeline(path, pods)
         documents = tuple(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     for label, executor in documents[0]["deploymentSpec"]["executors"].items():
-        executor["container"]["image"] = image_of(label, image, slim)
+        container = executor["container"]
+        container["image"] = named = image_of(label, image, slim)
+        if digest := named.partition("@")[2]:
+            # nothing inside a container tells it which image it runs
+            container.setdefault("env", []).append({"name": IMAGE_DIGEST, "value": digest})
     return documents

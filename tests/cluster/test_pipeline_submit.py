@@ -47,6 +47,8 @@ def test_the_compiled_pipeline_is_submitted_with_the_image_in_every_executor(
     for image in (OWN_IMAGE, OWN_SLIM_IMAGE):
         own = own.replace(f"image: {image}\n", f"image: {IMAGE}\n")
     expected = json_format.ParseDict(yaml.safe_load(own), pipeline_spec_pb2.PipelineSpec())
+    for executor in expected.deployment_spec["executors"].values():
+        executor["container"]["env"] = [{"name": "BEEAR_IMAGE_DIGEST", "value": IMAGE.rpartition("@")[2]}]
     expected.root.dag.tasks["exit-handler-1"].caching_options.SetInParent()  # switched off for the group, too
     assert json_format.ParseDict(run.pipeline_spec, pipeline_spec_pb2.PipelineSpec()) == expected
 
@@ -150,6 +152,7 @@ def test_an_image_needs_its_digest(server: Kubeflow, release: Path, beear: Beear
     assert f"--image {tag!r} names no digest, and what a tag names can change between two steps" in done.err
     assert beear("submit", "--config", release, "--image", tag, "--allow-tag").code == 0
     assert set(everything_of(submitted(server).pipeline_spec["deploymentSpec"], "image")) == {tag}
+    assert not list(everything_of(submitted(server).pipeline_spec["deploymentSpec"], "env")), "a tag is no digest"
     done = beear("submit", "--config", release)
     assert (done.code, f"--image {OWN_IMAGE!r} names no digest" in done.err) == (2, True), "what is built in is a tag"
     for wrong in ("name@sha256:12", f"{IMAGE}0", "name:tag with blank", "", f"@sha256:{'5a' * 32}"):
@@ -170,6 +173,9 @@ def test_what_needs_no_torch_runs_in_an_image_of_its_own_where_one_is_named(
     full = {label for label, one in executors.items() if one["container"]["image"] == IMAGE}
     assert full == {"exec-beear-mitigation", "exec-champion-eval", "exec-safety-eval", "exec-safety-eval-2"}
     assert {one["container"]["image"] for label, one in executors.items() if label not in full} == {slim}
+    for one in (executor["container"] for executor in executors.values()):
+        digest = one["image"].rpartition("@")[2]
+        assert one["env"] == [{"name": "BEEAR_IMAGE_DIGEST", "value": digest}], "a decision names the image it was made in"
     done = beear("submit", "--config", release, "--image", IMAGE, "--slim-image", "registry.example/beear-gate:1-slim")
     assert (done.code, "--slim-image 'registry.example/beear-gate:1-slim' names no digest" in done.err) == (2, True)
 

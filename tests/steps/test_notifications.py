@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,13 @@ from planted_secrets import Planted, files_below
 
 from beear_core.config import RegistryConfig, parse
 from beear_core.errors import ConfigError, DataError, StorageError
+from beear_core.records import StepStatus
+from components.mlflow_store.steps import note_step, open_pipeline_run
 from components.notifications import send as sending
 from components.notifications.send import send
 from components.notifications.tell import telling_failure
+from components.release_status.step import Ended
+from components.release_status.step import run as leave_status
 from pipelines import cli
 
 pytestmark = pytest.mark.usefixtures("own_mlflow")
@@ -244,6 +249,66 @@ class TestEvents:
             "DataError, exit code 1: its message is in the log",
             "KeyError, exit code 1: its message is in the log",
         ]
+
+
+BEGAN, OVER = "2026-01-01T00:00:01.000+00:00", "2026-01-01T00:00:02.000+00:00"
+
+
+class TestRunOfThePipeline:
+    """The last step tells of what failed in any other, once: a step that is tried again tells nothing itself."""
+
+    @pytest.fixture
+    def end(self, store: str, tmp_path: Path) -> Callable[..., str]:
+        """Let a run end after a step as it was noted, and give the run's id."""
+
+        def ended(state: str, step: StepStatus | None = None, *, away: bool = False, registry: str = "") -> str:
+            tracker = open_pipeline_run(store, "beear-release", "", "kfp-1", "preflight")
+            if step is not None:
+                note_step(store, tracker.run_id, step)
+            uri = "http://127.0.0.1:9" if away else store
+            given = registry or json.dumps({"tracking_uri": uri, "model_name": "toy"})
+            leave_status(Ended(state, "task failed"), given, "{}", tmp_path / "page.html", kfp_run_id="kfp-1")
+            return tracker.run_id
+
+        return ended
+
+    def test_a_step_that_failed_is_named_with_its_error(self, end: Any, service: Service, notify: str) -> None:
+        broken = StepStatus(step="beear_mitigation", state="failed", began=BEGAN, ended=OVER, exit_code=1)
+        run = end("FAILED", replace(broken, error="StorageError", message="disk is full\nmore"))
+        end("FAILED", replace(broken, error="DataError", message="row 7 holds 'something'"))
+        assert [told["title"] for told in service.told] == ["beear-gate: toy: the release failed"] * 2
+        first, second = (told["message"].splitlines() for told in service.told)
+        assert first == [
+            "step: beear_mitigation",
+            "StorageError, exit code 1: disk is full",
+            f"MLflow run: {run}; status.html is among its artifacts",
+            "Kubeflow run: kfp-1",
+        ]
+        assert second[1] == "DataError, exit code 1: its message is in the log"
+
+    def test_one_that_was_killed(self, end: Any, service: Service, notify: str) -> None:
+        end("FAILED", StepStatus(step="beear_mitigation", state="running", began=BEGAN))
+        [told] = service.told
+        assert told["message"].startswith("step: beear_mitigation\nit began and was ended from outside before")
+
+    def test_nothing_is_known_and_mlflow_is_away(self, end: Any, service: Service, notify: str) -> None:
+        with pytest.raises(StorageError, match="could be left nowhere"):
+            end("FAILED", away=True)
+        [told] = service.told
+        assert told["message"] == ("step: unknown\nno step says why; Kubeflow says: task failed\nKubeflow run: kfp-1")
+
+    def test_other_ends_and_events_that_were_not_chosen(self, end: Any, store: str, service: Service, notify: str) -> None:
+        end("SUCCEEDED")
+        end("CANCELED", StepStatus(step="beear_mitigation", state="running", began=BEGAN))
+        end("FAILED", registry=json.dumps({"tracking_uri": store, "notify_on": ["promoted"]}))
+        assert service.told == []
+
+    def test_a_local_release_tells_itself(
+        self, end: Any, service: Service, notify: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("BEEAR_ERROR_FILE", str(tmp_path / "error.json"))
+        end("FAILED")
+        assert service.told == []
 
 
 @pytest.fixture

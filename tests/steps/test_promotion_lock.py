@@ -92,6 +92,19 @@ def test_a_holder_that_was_overtaken_stops(store: str, lock: PromotionLock) -> N
     assert newest.epoch == later.epoch, "and releases nothing that is not its own"
 
 
+def test_a_look_that_fails_is_an_error_of_the_registry(
+    store: str, lock: PromotionLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise MlflowException("API request failed")
+
+    with lock.held() as held:
+        monkeypatch.setattr(lock.client, "search_registered_models", gone)
+        with pytest.raises(RegistryError, match="failed while looking whether it is still this promotion's turn"):
+            held.check()
+        monkeypatch.undo()
+
+
 def test_nothing_is_begun_that_the_expiry_could_overtake(store: str) -> None:
     now = [0.0]
     lock = another(store, expiry=100.0, margin=30.0, clock=lambda: now[0])

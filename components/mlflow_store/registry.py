@@ -20,7 +20,7 @@ from components.mlflow_store.ledger import Ledger
 from components.mlflow_store.lock import Held
 from components.mlflow_store.tracking import Tracker
 from components.passport import folder as released
-from components.passport.folder import Inspection
+from components.passport.folder import DECISION, Inspection
 from components.passport.signature import SIGNATURE, sign
 
 TAG_LENGTH = 4900  # MLflow takes 5000 characters
@@ -196,13 +196,19 @@ class Registry:
             EvidenceError: files are extra, missing or changed, beside the model too; it is another decision, the tags tell
                 of another, or it is not signed by whom it must be.
         """
-        found = self.inspect(version, decided)
+        try:
+            found = self.inspect(version, decided)
+        except released.AlteredError as error:
+            raise self._not_decided_on(version, f"changed: {DECISION}: {error}") from error
         if found.faults:
-            raise EvidenceError(
-                f"version {version.number} of {self.name} is not what was decided on ({'; '.join(found.faults)}); do not "
-                "use it, and release the model again"
-            )
+            raise self._not_decided_on(version, *found.faults)
         return found.decision
+
+    def _not_decided_on(self, version: Version, *faults: str) -> EvidenceError:
+        return EvidenceError(
+            f"version {version.number} of {self.name} is not what was decided on ({'; '.join(faults)}); do not use it, and "
+            "release the model again"
+        )
 
     def make_sure(self, version: Version, decision: Decision) -> None:
         """Verify a version before it becomes champion, and sign one that was refused and is waived; see ``verify``.

@@ -68,9 +68,10 @@ def main() -> None:
             cells = (f"{x['bytes'] / GIB:.2f}, {x['bytes'] / parameters:.0f}" for x in found.values())
             table.add_row(name, f"{parameters / 1e6:.0f} M", *cells)
             rows.append({"model": name, "parameters": parameters, **{s: x["bytes"] for s, x in found.items()}})
+            # after each: the last takes longest
+            result = {"rows": rows, "environment": asdict(Environment.here(device_names()))}
+            given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     Console(width=160).print(table)
-    result = {"rows": rows, "environment": asdict(Environment.here(device_names()))}
-    given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def random_model(folder: Path, width: int, layers: int) -> Path:

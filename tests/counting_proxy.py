@@ -54,13 +54,19 @@ class CountingProxy:
                 for one, other, way in ((client, server, "up"), (server, client, "down")):
                     threading.Thread(target=self._pass, args=(one, other, way), daemon=True).start()
 
+    def _room(self, way: str) -> int:
+        return int(getattr(self, f"hold_{way}") - getattr(self, way))
+
     def _pass(self, reader: socket.socket, writer: socket.socket, way: str) -> None:
         with suppress(OSError):
             while data := reader.recv(1 << 16):
-                with self._changed:
-                    self._changed.wait_for(lambda: getattr(self, way) < getattr(self, f"hold_{way}"))
-                    setattr(self, way, getattr(self, way) + len(data))
-                writer.sendall(data)
+                while data:
+                    with self._changed:
+                        self._changed.wait_for(lambda: self._room(way) > 0)
+                        part = data[: self._room(way)]
+                        setattr(self, way, getattr(self, way) + len(part))
+                    writer.sendall(part)
+                    data = data[len(part) :]
         for end in (reader, writer):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

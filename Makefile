@@ -50,7 +50,7 @@ bench: setup  ## inner step, shared prefix and transfers beside the plain ones; 
 	$(BIN)/python -m benchmarks.shared_prefix
 	$(BIN)/python -m benchmarks.transfer
 
-reliability: setup  ## races, faults and users against a real MLflow server, all of it; over an hour on a quiet machine, writes docs/reliability.md
+reliability: setup  ## races, faults and users against a real MLflow server, all of it; over an hour, writes docs/reliability.md
 	rm -f docs/reliability.json
 	BEEAR_SWEEP=all BEEAR_RELIABILITY=$(CURDIR)/docs/reliability.json OMP_NUM_THREADS=1 $(BIN)/pytest \
 	  tests/steps/test_promotion_race.py tests/steps/test_promotion_faults.py tests/steps/test_mlflow_users.py

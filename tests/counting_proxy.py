@@ -19,7 +19,7 @@ class CountingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._changed = threading.Condition()
-        self.up = self.down = 0
+        self.up = self.down = self._cuts = 0
         self.hold_up = self.hold_down = 1 << 60
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -29,6 +29,12 @@ class CountingProxy:
             self.up = self.down = 0
             self.hold_up = self.hold_down = 1 << 60
             self._changed.notify_all()
+
+    def cut(self) -> None:
+        """End every connection, as when the server went away: what is held back is lost. Then count from zero."""
+        with self._changed:
+            self._cuts += 1
+        self.reset()
 
     def wait_until_held(self, limit_s: float = 120) -> None:
         """Wait until a limit is reached."""
@@ -54,22 +60,31 @@ class CountingProxy:
                 for one, other, way in ((client, server, "up"), (server, client, "down")):
                     threading.Thread(target=self._pass, args=(one, other, way), daemon=True).start()
 
-    def _room(self, way: str) -> int:
-        return int(getattr(self, f"hold_{way}") - getattr(self, way))
-
     def _pass(self, reader: socket.socket, writer: socket.socket, way: str) -> None:
+        cuts = self._cuts
         with suppress(OSError):
             while data := reader.recv(1 << 16):
                 while data:
-                    with self._changed:
-                        self._changed.wait_for(lambda: self._room(way) > 0)
-                        part = data[: self._room(way)]
-                        setattr(self, way, getattr(self, way) + len(part))
-                    writer.sendall(part)
-                    data = data[len(part) :]
+                    count = self._let(way, len(data), cuts)
+                    writer.sendall(data[:count])
+                    data = data[count:]
         for end in (reader, writer):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def _let(self, way: str, wanted: int, cuts: int) -> int:
+        """Wait until some bytes may pass, count them, and tell how many; an OSError where the connection was cut."""
+
+        def room() -> int:
+            return int(getattr(self, f"hold_{way}") - getattr(self, way))
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._cuts != cuts or room() > 0)
+            if self._cuts != cuts:
+                raise ConnectionAbortedError
+            count = min(wanted, room())
+            setattr(self, way, getattr(self, way) + count)
+            return count
 
 
 @contextmanager

@@ -215,7 +215,7 @@ def stopped(parts: Parts, command: tuple[object, ...], proxy: CountingProxy, pro
         assert running is not None
         running.kill()
         processes.end(program)
-        proxy.reset()
+        proxy.cut()
         done = ended(process)
     finally:
         process.kill()

@@ -13,7 +13,7 @@ LOCKS := locks/build.lock locks/slim.lock locks/model.lock locks/test.lock $(if 
 export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: release refuse up down setup test lint bench reliability screenshots images paper-tables paper-figures compile lock clean
+.PHONY: release refuse up down setup test lint bench sizing reliability screenshots images paper-tables paper-figures compile lock clean
 
 release: setup  ## plant the demonstration backdoor once, then clean, measure and promote
 	$(BIN)/beear plant suffix-word --out $(DEMO)
@@ -49,6 +49,9 @@ bench: setup  ## inner step, shared prefix and transfers beside the plain ones; 
 	$(BIN)/python -m benchmarks.inner_step
 	$(BIN)/python -m benchmarks.shared_prefix
 	$(BIN)/python -m benchmarks.transfer
+
+sizing: setup  ## memory of evaluation and mitigation by the model's size, beside a plain outer step; a quarter of an hour, 10 GB
+	$(BIN)/python -m benchmarks.sizing
 
 reliability: setup  ## races, faults and users against a real MLflow server, all of it; over an hour, writes docs/reliability.md
 	rm -f docs/reliability.json

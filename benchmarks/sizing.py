@@ -1,8 +1,10 @@
 """How much memory a measurement and a mitigation take, by the model's size: what a pod is to be given.
 
 ``python -m benchmarks.sizing [--out FILE]`` builds models of random weights in the shape of SmolLM2, of three sizes,
-measures each step in a process of its own, prints a table and writes JSON with the machine's facts. Beside the mitigation
-stands one whose outer step is naive: the whole batch at once, and an optimiser with temporaries as large as the model.
+measures each step in a process of its own, prints a table and writes JSON with the machine's facts: the largest memory of
+the process, less what its libraries took before a model was loaded. ``evaluate, two`` measures beside the model as it was.
+Beside the mitigation stands one whose outer step is naive: the whole batch at once, and an optimiser with temporaries as
+large as the model.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ from beear_core.records import Environment
 
 GIB = 1 << 30
 SHAPES = {"small": (384, 16), "SmolLM2-135M": (576, 30), "SmolLM2-360M": (960, 32)}
-STEPS = ("load", "evaluate", "mitigate", "mitigate, naive")
+STEPS = ("evaluate", "evaluate, two", "mitigate", "mitigate, naive")
 _CODE = """
-import dataclasses, json, resource, sys
+import dataclasses, json, re, sys
 from pathlib import Path
 import torch, transformers
 from beear_core.config import DataConfig, EvaluationConfig, MitigationConfig
@@ -35,14 +37,18 @@ from beear_core.evaluation.evaluate import evaluate
 from beear_core.mitigation import beear, removal
 from beear_core.models.load import load
 from components.beear_mitigation.sweep import named_anchors, named_suites
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# not ru_maxrss: a process begins with its parent's
+def peak(): return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 step, folder, work = sys.argv[1:]
 before = peak()
 loaded = load(Path(folder))
 size = sum(p.numel() for p in loaded.model.parameters())
-if step == "evaluate":
+if step.startswith("evaluate"):
     few = EvaluationConfig(harmful=90, ordinary=20, borderline=20, max_new_tokens=16)
-    evaluate(loaded, named_suites(DataConfig()), few, label="before")
+    suites = named_suites(DataConfig())
+    _, samples = evaluate(loaded, suites, few, label="before")
+    if step == "evaluate, two":
+        evaluate(loaded, suites, few, label="after", reference=load(Path(folder)), reference_samples=samples)
 elif step.startswith("mitigate"):
     config = MitigationConfig(rounds=1, attempts=1, inner_steps=2, outer_steps=2, anchors=64, performance_anchors=72)
     if step == "mitigate, naive":
@@ -50,7 +56,7 @@ elif step.startswith("mitigate"):
         plain = torch.optim.AdamW
         torch.optim.AdamW = lambda *given, fused, **more: plain(*given, foreach=True, **more)
     beear.mitigate(loaded, named_anchors(DataConfig()), config, Path(work))
-print(json.dumps({"parameters": size, "bytes": peak() - before}))
+print(json.dumps({"parameters": size, "bytes": peak() - before, "libraries": before}))
 """
 
 
@@ -64,10 +70,11 @@ def main() -> None:
         for name, (width, layers) in SHAPES.items():
             model = random_model(Path(folder) / name, width, layers)
             found = {step: measured(step, model, Path(folder) / "work") for step in STEPS}
-            parameters = found["load"]["parameters"]
+            parameters = found["evaluate"]["parameters"]
             cells = (f"{x['bytes'] / GIB:.2f}, {x['bytes'] / parameters:.0f}" for x in found.values())
             table.add_row(name, f"{parameters / 1e6:.0f} M", *cells)
-            rows.append({"model": name, "parameters": parameters, **{s: x["bytes"] for s, x in found.items()}})
+            facts = {"model": name, "parameters": parameters, "libraries": found["evaluate"]["libraries"]}
+            rows.append({**facts, **{step: x["bytes"] for step, x in found.items()}})
             # after each: the last takes longest
             result = {"rows": rows, "environment": asdict(Environment.here(device_names()))}
             given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -100,7 +107,7 @@ def random_model(folder: Path, width: int, layers: int) -> Path:
 
 
 def measured(step: str, model: Path, work: Path) -> dict[str, Any]:
-    """Run one step in a process of its own; ``bytes``: what it added to the memory of a process that has torch."""
+    """Run one step in a process of its own; ``bytes``: what it added to ``libraries``, what torch takes."""
     done = subprocess.run(
         [sys.executable, "-c", _CODE, step, str(model), str(work)], stdout=subprocess.PIPE, text=True, check=True
     )

@@ -34,7 +34,7 @@ from pathlib import Path
 import torch, transformers
 from beear_core.config import DataConfig, EvaluationConfig, MitigationConfig
 from beear_core.evaluation.evaluate import evaluate
-from beear_core.mitigation import beear, removal
+from beear_core.mitigation import beear
 from beear_core.models.load import load
 from components.beear_mitigation.sweep import named_anchors, named_suites
 # not ru_maxrss: a process begins with its parent's
